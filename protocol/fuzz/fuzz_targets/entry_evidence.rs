@@ -1,0 +1,6 @@
+//! Evidence entries.
+#![no_main]
+
+use fanlight_protocol::entry::{Evidence, Signed};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(Signed::<Evidence>::verify_self_keyed(data)));
