@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(std::str::from_utf8(data).map(fanlight_auditlog::VerifierKey::parse)));

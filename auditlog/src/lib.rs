@@ -1,0 +1,53 @@
+//! A transparency log in tiles: an append-only Merkle tree over entries, signed checkpoints, and offline proofs.
+//!
+//! Formats: C2SP tlog-tiles, signed-note, tlog-checkpoint, tlog-cosignature, tlog-policy and tlog-proof; hashing is
+//! RFC 6962. In scope: the tree, its formats, the stores it lives in, the sequencer that grows it, and reading and
+//! checking it. Out of scope: what an entry means. To this crate an entry is bytes, at most 64 KiB of them.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! use fanlight_auditlog::{Config, DirStore, Log, Policy, Signer, create};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let store = DirStore::open_writer(dir.path())?;
+//! let signer = Signer::new("log.example/demo", &[7; 32])?; // A real seed is random.
+//! create(&store, &signer).await?;
+//!
+//! let (log, sequencer) = Log::open(store, signer, Config::default()).await?;
+//! let running = tokio::spawn(sequencer.run(tokio::time::sleep));
+//! let appended = log.append("an entry".into()).await?; // Answers once a published checkpoint includes it.
+//! appended.tlog_proof.verify(b"an entry", &Policy::for_log(log.log_key().clone()))?;
+//! log.close().await;
+//! running.await??;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+
+pub mod bundle;
+pub mod checkpoint;
+pub mod hash;
+mod merkle;
+pub mod note;
+pub mod policy;
+pub mod proof;
+pub mod tile;
+pub mod tlog_proof;
+pub mod tree;
+
+pub mod fsck;
+pub mod http;
+pub mod reader;
+pub mod sequencer;
+pub mod store;
+
+pub use bundle::MAX_ENTRY_LEN;
+pub use checkpoint::{Checkpoint, VerifiedCheckpoint, VerifiedInclusion};
+pub use hash::{Hash, leaf_hash};
+pub use note::{Signer, VerifierKey};
+pub use policy::Policy;
+pub use reader::Reader;
+pub use sequencer::{AppendError, Appended, Config, Log, Sequencer, create};
+#[cfg(feature = "dir")]
+pub use store::dir::DirStore;
+pub use store::{Lock, ObjectStore, TileSource};
+pub use tlog_proof::TlogProof;
