@@ -1,0 +1,160 @@
+//! The gateway on axum and tokio: one process with its log in a local directory.
+//!
+//! **In scope:** what a runtime lends to the core: sockets ([`start`]), timers, tasks, the log's store and key.
+//! **Out of scope:** every decision about a request or a provider; those are made in `fanlight-gateway`.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use fanlight_gateway_server::{Config, start};
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let config = Config { data: "data".into(), origin: "log.example/demo".to_owned(), round_period: Config::ROUND_PERIOD };
+//! let gateway = start(config, listener).await?;
+//! println!("{} with log {}", gateway.url(), gateway.log_vkey());
+//! gateway.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod app;
+mod link;
+mod log_key;
+mod relay;
+mod serve;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanlight_auditlog::store::dir::OpenDirError;
+use fanlight_auditlog::{DirStore, Log, TileSource, sequencer};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::app::App;
+pub use self::log_key::LogKeyError;
+
+/// How long requests in flight may go on once the gateway shuts down.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(20);
+
+/// What an operator chooses.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory for the log (`log`) and its key (`private/log.key`). Whoever can write here can replace the log.
+    pub data: PathBuf,
+    /// Origin of the log: the name in its checkpoints and its vkey. It cannot change once the log exists.
+    pub origin: String,
+    /// The shortest time from one round of the log to the next; an answer's inclusion proof waits for it.
+    pub round_period: Duration,
+}
+
+impl Config {
+    /// A good round period where nothing speaks for another.
+    pub const ROUND_PERIOD: Duration = Duration::from_millis(250);
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The log does not exist and was not created.
+    #[error("log was not created")]
+    CreateLog(#[source] sequencer::CreateError),
+    /// The listener has no address.
+    #[error("listener has no address")]
+    Listener(#[source] io::Error),
+    /// The log's key was neither read nor made.
+    #[error("log key is not usable")]
+    LogKey(#[source] LogKeyError),
+    /// The log was not opened; with another origin than before, its checkpoints do not verify.
+    #[error("log was not opened")]
+    OpenLog(#[source] sequencer::OpenError),
+    /// The log's store failed.
+    #[error("log store failed")]
+    Store(#[source] fanlight_auditlog::store::StoreError),
+    /// The log's directory was not opened; another process may hold it.
+    #[error("log directory was not opened")]
+    StoreDir(#[source] OpenDirError),
+}
+
+/// A running gateway. Dropping it leaves it running; end it with [`Gateway::shutdown`].
+#[derive(Debug)]
+pub struct Gateway {
+    app: Arc<App>,
+    local_addr: SocketAddr,
+    log_vkey: String,
+    origin: String,
+    server: JoinHandle<()>,
+    sequencer: JoinHandle<()>,
+}
+
+/// Opens the log, creating it and its key the first time, and serves on `listener`.
+///
+/// # Errors
+/// [`StartError`] by variant.
+pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, StartError> {
+    let local_addr = listener.local_addr().map_err(StartError::Listener)?;
+    let signer = log_key::load_or_create(&config.data, &config.origin).map_err(StartError::LogKey)?;
+    let log_vkey = signer.verifier_key().to_string();
+    let store = DirStore::open_writer(config.data.join("log")).map_err(StartError::StoreDir)?;
+    let is_new = store.get(fanlight_auditlog::store::CHECKPOINT_KEY).await.map_err(StartError::Store)?.is_none();
+    if is_new {
+        // A crash between the lock and the first checkpoint leaves a log without one; opening it makes that good.
+        match fanlight_auditlog::create(&store, &signer).await {
+            Ok(()) | Err(sequencer::CreateError::Exists) => {}
+            Err(error) => return Err(StartError::CreateLog(error)),
+        }
+    }
+    let pace = fanlight_auditlog::Config { round_period: config.round_period, ..fanlight_auditlog::Config::default() };
+    let (log, sequencer) = Log::open(store, signer, pace).await.map_err(StartError::OpenLog)?;
+    let failed = CancellationToken::new();
+    let app = Arc::new(App::new(log, failed.clone()));
+    let sequencer = tokio::spawn(async move {
+        if let Err(error) = sequencer.run(tokio::time::sleep).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "log stopped");
+            failed.cancel();
+        }
+    });
+    let server = tokio::spawn(serve::serve(Arc::clone(&app), listener));
+    Ok(Gateway { app, local_addr, log_vkey, origin: config.origin, server, sequencer })
+}
+
+impl Gateway {
+    /// Where it listens.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// `http://ADDRESS`, without a slash at its end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.local_addr)
+    }
+
+    /// The verifier key of the log, as C2SP signed-note writes it.
+    pub fn log_vkey(&self) -> &str {
+        &self.log_vkey
+    }
+
+    /// The origin of the log.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Returns when the log has stopped for good, for instance because its store was changed by another: nothing can be
+    /// enrolled or logged any more, and the process should end.
+    pub async fn failed(&self) {
+        self.app.failed().await;
+    }
+
+    /// Takes no new connections, lets requests in flight go on for at most [`SHUTDOWN_WAIT`], logs the receipts that
+    /// came, and finishes the log's round.
+    pub async fn shutdown(self) {
+        self.app.stop().await;
+        // Both ended, or were told to; a panic in them was reported when it happened.
+        let _ = self.server.await;
+        let _ = self.sequencer.await;
+    }
+}

@@ -1,0 +1,71 @@
+//! The gateway: relays sealed requests to providers and keeps the public log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use fanlight_gateway_server::{Config, start};
+use tokio::net::TcpListener;
+
+/// Relays sealed requests to providers and keeps the public log of what they sign.
+#[derive(Debug, Parser)]
+#[command(name = "fanlight-gateway", version)]
+struct Args {
+    /// Address to listen on. Plain HTTP: put a TLS proxy in front of anything but loopback
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8788")]
+    listen: SocketAddr,
+
+    /// Directory for the log and its key; made at the first start
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// Origin of the log, the name that its checkpoints carry; cannot change later
+    #[arg(long, value_name = "ORIGIN")]
+    origin: String,
+
+    /// Milliseconds from one round of the log to the next
+    #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    round_period: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let Args { listen, data, origin, round_period } = Args::parse();
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("failed to listen on {listen}"))?;
+    let config = Config { data, origin, round_period: Duration::from_millis(round_period) };
+    let gateway = start(config, listener).await.context("failed to start")?;
+    #[expect(clippy::print_stdout, reason = "what scripts read")]
+    {
+        println!("url {}", gateway.url());
+        println!("log {}/log", gateway.url());
+        println!("vkey {}", gateway.log_vkey());
+    }
+    let log_failed = tokio::select! {
+        signal = stop_signal() => signal.map(|()| false)?,
+        () = gateway.failed() => true,
+    };
+    tracing::info!("stopping");
+    gateway.shutdown().await;
+    anyhow::ensure!(!log_failed, "the log stopped");
+    Ok(())
+}
+
+#[cfg(unix)]
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

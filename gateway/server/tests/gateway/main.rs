@@ -1,0 +1,8 @@
+//! The gateway over real sockets: a real listener, a real log, providers that speak the link, clients that speak HTTP.
+
+#[path = "../../../tests/support/entries.rs"]
+mod entries;
+mod http;
+mod links;
+mod relay;
+mod support;
