@@ -1,0 +1,7 @@
+//! The provider's receipt chain (SPEC §7.3): signed in order, durable before anything leaves the machine.
+
+mod chain;
+mod journal;
+
+pub use self::chain::{ChainError, ReceiptChain, ReceiptDraft, SignedReceipt};
+pub use self::journal::{Journal, JournalError};
