@@ -132,8 +132,9 @@ impl Client {
 
     /// Seals a request to up to `max_recipients` random providers of its model and waits for the first content.
     ///
-    /// On an outer `unknown_key` the key statements are fetched and verified anew, and the request is sealed again, once,
-    /// under the same id. Nothing else is retried: a request may have been served although its answer was lost.
+    /// On an outer `unknown_key` or `no_provider` the key statements are fetched and verified anew, and the request is sealed
+    /// again, once, under the same id: providers that restarted have new keys. Nothing else is retried: a request may have
+    /// been served although its answer was lost.
     ///
     /// # Errors
     /// [`SendError`], by the party at fault.
@@ -144,7 +145,7 @@ impl Client {
         let snapshot = directory.for_model(gateway, request.model()).await?;
         let outcome = self.attempt(request, receipt_id, &snapshot, 1).await;
         let outcome = match outcome {
-            Err(SendError::Hint(Hint { code: Some(ProblemCode::UnknownKey), .. })) => {
+            Err(SendError::Hint(Hint { code: Some(ProblemCode::UnknownKey | ProblemCode::NoProvider), .. })) => {
                 let snapshot = directory.refresh(gateway, &snapshot).await?;
                 self.attempt(request, receipt_id, &snapshot, 2).await
             }

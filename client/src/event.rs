@@ -54,7 +54,7 @@ pub enum Event {
         recipients: Vec<ProviderId>,
         /// Sealed bytes, padding included.
         request_len: usize,
-        /// 1, or 2 after an outer `unknown_key`.
+        /// 1, or 2 after an outer `unknown_key` or `no_provider`.
         attempt: u8,
     },
 }

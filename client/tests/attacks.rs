@@ -156,11 +156,24 @@ async fn outer_unknown_key_forged() {
     ask(&client, true).await.unwrap();
 }
 
+/// Every provider restarted since the directory was fetched: their old keys are gone, and new ones are listed.
+#[tokio::test]
+async fn recipients_that_all_left_are_replaced_once() {
+    let network = Network::start(1).await;
+    let client = network.client();
+    ask(&client, true).await.unwrap();
+    let before = network.state.directory_fetches.load(Ordering::Relaxed);
+    network.inject([Fault::Problem(ProblemCode::NoProvider)]);
+    ask(&client, true).await.unwrap();
+    assert_eq!(network.state.directory_fetches.load(Ordering::Relaxed), before + 1);
+}
+
 #[tokio::test]
 async fn other_outer_errors_are_hints_and_are_not_retried() {
     let network = Network::start(1).await;
     let client = network.client();
-    for code in [ProblemCode::NoProvider, ProblemCode::Overloaded, ProblemCode::ReplayedRequest, ProblemCode::RejectedRequest] {
+    for code in [ProblemCode::ProviderFailed, ProblemCode::Overloaded, ProblemCode::ReplayedRequest, ProblemCode::RejectedRequest]
+    {
         let before = lock(&network.state.requests).len();
         match meet(&client, &network, Fault::Problem(code)).await {
             SendError::Hint(hint) => {

@@ -22,7 +22,8 @@ async fn ask(client: &Client) -> Result<(), SendError> {
 /// Key ids of the recipients of every request that arrived.
 fn sealed_to(network: &Network) -> Vec<Vec<KeyId>> {
     let requests = lock(&network.state.requests);
-    let ids = |request: &Vec<u8>| RequestHeader::parse(request).unwrap().0.recipients().map(|(r, _)| r.key_id).collect();
+    let ids =
+        |request: &Vec<u8>| RequestHeader::parse(request).expect("a header").0.recipients().map(|(r, _)| r.key_id).collect();
     requests.iter().map(ids).collect()
 }
 
@@ -34,9 +35,9 @@ async fn only_verified_listings_are_sealed_to() {
     let good = lock(&network.state.listings)[0].clone();
     let on_other_log = make().listing(&network.other_log().await).await;
     let logged = make().listing(&network.state.log).await;
-    let (before, after) = (clock.now(), clock.now() + Duration::from_secs(3_600));
+    let (before, after) = (clock.now(), clock.now() + Duration::from_hours(1));
     let expired = TestProvider::valid(clock, &[("tiny", 1)], clock_minus(before, 7_200), clock_minus(before, 3_600));
-    let future = TestProvider::valid(clock, &[("tiny", 1)], after, after + Duration::from_secs(60));
+    let future = TestProvider::valid(clock, &[("tiny", 1)], after, after + Duration::from_mins(1));
     let bad = [
         ("statement_not_logged", Listing { key_statement_proof: String::new(), ..logged.clone() }),
         ("statement_forked", on_other_log),
@@ -138,7 +139,7 @@ async fn the_directory_is_fetched_anew_when_it_is_old_or_statements_end() {
     assert_eq!(fetches(), 4, "near the end of the only statement");
 
     // The statement has ended: nothing is sealed to it, although the gateway still lists it.
-    network.state.clock.advance(Duration::from_secs(120));
+    network.state.clock.advance(Duration::from_mins(2));
     let sent = lock(&network.state.requests).len();
     let error = ask(&client).await.unwrap_err();
     assert!(matches!(error, SendError::UnknownModel { verified: 0, refused: 1 }), "{error:?}");

@@ -34,8 +34,7 @@ pub fn admit<L>(registry: &Registry<L>, fields: &HeaderFields, now: UnixTime) ->
     }
     let mut candidates = connected(registry, fields, now);
     if candidates.is_empty() {
-        let offered = registry.offers(&fields.model, now);
-        return Err(if offered { RequestError::NoProvider } else { RequestError::ModelNotFound });
+        return Err(RequestError::NoProvider);
     }
     keep(&mut candidates, |s| s.statement.offer(&fields.model).is_some(), RequestError::ModelNotFound)?;
     keep(&mut candidates, |s| is_within_limits(s, fields), RequestError::LimitExceeded)?;

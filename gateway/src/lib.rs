@@ -26,8 +26,8 @@ mod host;
 pub mod link;
 mod log;
 pub mod metrics;
-mod relay;
 pub mod registry;
+mod relay;
 pub mod upload;
 
 pub use self::error::{LogError, RequestError};

@@ -278,9 +278,4 @@ impl<L> Registry<L> {
         }
         models
     }
-
-    /// Whether any connection offers `model` now, busy or not.
-    pub fn offers(&self, model: &str, now: UnixTime) -> bool {
-        self.connections().iter().filter_map(|c| c.listed(now)).any(|s| s.statement.offer(model).is_some())
-    }
 }

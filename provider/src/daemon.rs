@@ -157,7 +157,7 @@ impl Core {
     /// How long until the KEM key is due for replacement.
     pub(crate) fn until_rotation(&self) -> Duration {
         let Some(key) = self.keys.current().filter(|key| !key.is_full()) else { return Duration::ZERO };
-        let due = (key.statement().not_before + self.terms.rotation).as_millis();
+        let due = (key.made() + self.terms.rotation).as_millis();
         Duration::from_millis(due.saturating_sub(self.now().as_millis()))
     }
 

@@ -12,12 +12,15 @@ use crate::enclave::{Enclave, KemKey, SignError};
 
 /// How long requests that were sealed in time are still opened after a key statement ends.
 pub const GRACE: Duration = Duration::from_mins(5);
+/// Seconds by which a key statement is backdated (SPEC §7.2).
+const CLOCK_TOLERANCE_SECS: u64 = 60;
 /// Most requests that one KEM key opens: what is remembered against replays stays below 64 MiB. A key that reaches it is
 /// treated as gone, so clients refresh and find its successor.
 const MAX_OPENED: usize = 1 << 20;
 
 /// A KEM key with the statement that announced it, and every `enc` it has opened.
 pub struct LiveKey {
+    made: UnixTime,
     key_id: KeyId,
     kem: KemKey,
     statement: Signed<KeyStatement>,
@@ -25,6 +28,11 @@ pub struct LiveKey {
 }
 
 impl LiveKey {
+    /// When it was made.
+    pub const fn made(&self) -> UnixTime {
+        self.made
+    }
+
     /// Its name.
     pub const fn key_id(&self) -> &KeyId {
         &self.key_id
@@ -85,19 +93,21 @@ impl KeyRing {
     pub fn rotate(&self, enclave: &dyn Enclave, terms: &StatementTerms, now: UnixTime) -> Result<Arc<LiveKey>, SignError> {
         let kem = enclave.new_kem_key()?;
         let secs = terms.rotation.as_secs();
+        // Clients whose clocks run behind must not find the statement too young.
+        let not_before = now.as_secs().saturating_sub(CLOCK_TOLERANCE_SECS);
         // A statement that ended with its rotation would leave a gap while the next one is being logged.
-        let validity = (secs + (secs / 10).max(60)).min(MAX_STATEMENT_SECS);
+        let not_after = (now.as_secs() + secs + (secs / 10).max(60)).min(not_before + MAX_STATEMENT_SECS);
         let statement = KeyStatement {
             identity: enclave.identity().clone(),
             kem_key: *kem.public_key(),
-            not_before: UnixTime::from_secs(now.as_secs()),
-            not_after: UnixTime::from_secs(now.as_secs() + validity),
+            not_before: UnixTime::from_secs(not_before),
+            not_after: UnixTime::from_secs(not_after),
             models: terms.models.clone(),
             build_measurement: terms.build_measurement,
             evidence_digest: terms.evidence_digest,
         };
         let statement = Signed::sign(&statement, enclave.identity(), |message| enclave.sign(message))?;
-        let key = Arc::new(LiveKey { key_id: statement.key_id(), kem, statement, opened: Mutex::default() });
+        let key = Arc::new(LiveKey { made: now, key_id: statement.key_id(), kem, statement, opened: Mutex::default() });
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|key| now <= key.statement.not_after + GRACE);
         keys.push(Arc::clone(&key));

@@ -19,6 +19,7 @@ pub mod keys;
 mod link;
 pub mod receipts;
 pub mod status;
+pub mod sys;
 
 pub use counters::Totals;
 pub use daemon::{Config, DataDir, LinkState, Provider, StartError};

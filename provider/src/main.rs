@@ -72,8 +72,15 @@ impl ServeArgs {
     }
 }
 
+#[expect(unsafe_code, reason = "the environment is set before there are threads")]
+fn main() -> ExitCode {
+    // SAFETY: this is the first thing the process does.
+    unsafe { fanlight_provider::sys::set_engine_threads() };
+    run()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)

@@ -44,6 +44,9 @@ async fn a_good_bundle_proves_its_exchange() {
     assert_eq!(verify(&reread, &log), Ok(()));
 }
 
+/// An edit of a good bundle, the check that stops it, and the error.
+type Tampering<'a> = (&'a dyn Fn(&mut ReceiptBundle), BundleCheck, fn(&BundleError) -> bool);
+
 #[tokio::test]
 async fn every_field_tampered() {
     let World { log, provider, statement, listing, receipt, bundle: good } = World::new().await;
@@ -64,7 +67,7 @@ async fn every_field_tampered() {
         (refused.failed_check(), refused)
     };
     let opened = EntryError::Payload("details are not those that the receipt commits to");
-    let cases: [(&dyn Fn(&mut ReceiptBundle), BundleCheck, fn(&BundleError) -> bool); 13] = [
+    let cases: [Tampering<'_>; 13] = [
         (&|b| b.blind.truncate(31), BundleCheck::Form, |e| *e == BundleError::BlindLength),
         (&|b| b.logged = false, BundleCheck::Form, |e| *e == BundleError::LoggedContradicts),
         (&|b| b.tlog_proof = None, BundleCheck::Form, |e| *e == BundleError::LoggedContradicts),

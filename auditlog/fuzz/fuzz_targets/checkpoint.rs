@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(std::str::from_utf8(data).map(fanlight_auditlog::Checkpoint::parse)));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = std::str::from_utf8(data).map(fanlight_auditlog::Checkpoint::parse);
+});

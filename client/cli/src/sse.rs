@@ -166,7 +166,7 @@ mod tests {
             (format!("{a}{b}{last}{done}"), format!("{a}{b}"), format!("{}{done}", marked(last))),
             (format!("{a}{last}{usage}{done}"), format!("{a}{last}"), format!("{}{done}", marked(usage))),
             (format!(": hello\n\n{a}{done}"), format!(": hello\n\n{a}"), done.to_owned()),
-            (format!("{a}{last}"), a.clone(), marked(last)),
+            (format!("{a}{last}"), a, marked(last)),
         ] {
             for piece_len in [1, 7, stream.len()] {
                 assert_eq!(run(&stream, piece_len), Ok((shown.clone(), end.clone())), "{stream} in pieces of {piece_len}");

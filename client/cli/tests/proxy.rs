@@ -134,10 +134,26 @@ async fn a_stream_that_is_not_verified_never_ends_well() {
         let last: Value = serde_json::from_str(last).unwrap();
         assert_eq!(last["error"]["code"], "stream_truncated", "{fault:?}");
 
-        setup.network.inject([fault.clone()]);
-        let (status, _) = error(setup.chat(false).await).await;
-        assert_eq!(status, 502, "{fault:?}, not streamed");
         assert_eq!(setup.chat(true).await.text().await.unwrap().matches("[DONE]").count(), 1, "after {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_that_is_not_verified_is_not_shown() {
+    let setup = Setup::start(2).await;
+    // Prefix, FINAL, RECEIPT.
+    for (fault, code) in [
+        (Fault::CutAfter(1), "stream_truncated"),
+        (Fault::CutAfter(2), "stream_truncated"),
+        (Fault::CutInside(3), "stream_truncated"),
+        (Fault::StallAfter(2), "stream_truncated"),
+        (Fault::GivenUp, "answer_incomplete"),
+        (Fault::OtherReceipt, "answer_not_verified"),
+        (Fault::Garbage, "answer_not_verified"),
+    ] {
+        setup.network.inject([fault.clone()]);
+        assert_eq!(error(setup.chat(false).await).await, (502, code.to_owned()), "{fault:?}");
+        assert_eq!(setup.chat(false).await.status(), StatusCode::OK, "after {fault:?}");
     }
 }
 

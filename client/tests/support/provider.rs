@@ -38,7 +38,7 @@ impl TestProvider {
     /// New keys, and a statement that is valid for an hour from now.
     pub fn new(clock: &TestClock, models: &[(&str, u32)]) -> Self {
         let now = clock.now();
-        Self::valid(clock, models, now, now + Duration::from_secs(3_600))
+        Self::valid(clock, models, now, now + Duration::from_hours(1))
     }
 
     pub fn valid(clock: &TestClock, models: &[(&str, u32)], not_before: UnixTime, not_after: UnixTime) -> Self {

@@ -129,8 +129,7 @@ pub(crate) async fn run(app: Arc<App>, socket: WebSocket) {
     let link = Link::accept(nonce, Duration::ZERO);
     let (connection, tickets, streams) = (None, HashMap::new(), HashMap::new());
     let (heard, pinged, resent) = (started, started, Arc::new(Semaphore::new(MAX_RESENT)));
-    let mut driver =
-        Driver { app: Arc::clone(&app), link, handle, connection, tickets, streams, started, heard, pinged, resent };
+    let mut driver = Driver { app: Arc::clone(&app), link, handle, connection, tickets, streams, started, heard, pinged, resent };
     let closed = match driver.drive(incoming, inbox, &outbox).await {
         Ok(()) => Closed::Retired,
         Err(closed) => closed,

@@ -93,8 +93,8 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(data.path().join("private/log.key")).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
+            let permissions = fs::metadata(data.path().join("private/log.key")).unwrap().permissions().mode();
+            assert_eq!(permissions & 0o777, 0o600);
         }
         fs::write(data.path().join("private/log.key"), "abc").unwrap();
         assert!(matches!(load_or_create(data.path(), "log.example/a"), Err(LogKeyError::Damaged)));

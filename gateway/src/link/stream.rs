@@ -232,7 +232,13 @@ impl Stream {
             (Stage::Receipted { complete: true }, _) => End::Complete,
             (_, Some(_)) => End::Cancelled,
             (Stage::Waiting, None) => End::Unanswered,
-            (_, None) => if self.transcript.is_none() { End::Unanswered } else { End::Truncated },
+            (_, None) => {
+                if self.transcript.is_none() {
+                    End::Unanswered
+                } else {
+                    End::Truncated
+                }
+            }
         }
     }
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use fanlight_protocol::entry::{
-    Evidence, EvidenceKind, IdentityKey, KeyStatement, LinkAuth, ModelOffer, Payload, Receipt, ReceiptDetails, Signed, Status, Usage,
+    Evidence, EvidenceKind, IdentityKey, KeyStatement, LinkAuth, ModelOffer, Payload, Receipt, ReceiptDetails, Signed, Status,
+    Usage,
 };
 use fanlight_protocol::link::{Hello, Message};
 use fanlight_protocol::padding::Padding;
@@ -15,13 +16,13 @@ use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
 
 /// The model that test providers offer, with [`CONTEXT_TOKENS`].
-pub const MODEL: &str = "tiny/test-1";
-pub const CONTEXT_TOKENS: u32 = 1_000;
+pub(crate) const MODEL: &str = "tiny/test-1";
+pub(crate) const CONTEXT_TOKENS: u32 = 1_000;
 
-pub struct Identity {
+pub(crate) struct Identity {
     key: SigningKey,
     public: IdentityKey,
-    pub evidence: Signed<Evidence>,
+    pub(crate) evidence: Signed<Evidence>,
     counter: u64,
     previous: Digest,
 }
@@ -34,7 +35,7 @@ fn key_pair(seed: u8) -> (SigningKey, IdentityKey) {
 }
 
 impl Identity {
-    pub fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         let (key, public) = key_pair(seed);
         let claims = BTreeMap::from([("os".to_owned(), "test".to_owned())]);
         let created = UnixTime::from_secs(1_700_000_000);
@@ -43,12 +44,12 @@ impl Identity {
         Self { key, public, evidence, counter: 0, previous: Digest::ZERO }
     }
 
-    pub fn sign<T: Payload>(&self, value: &T) -> Signed<T> {
+    pub(crate) fn sign<T: Payload>(&self, value: &T) -> Signed<T> {
         sign(&self.key, &self.public, value)
     }
 
     /// A statement for an hour from `now`, for the KEM key of a seed.
-    pub fn statement(&self, kem_seed: u8, now: UnixTime) -> KeyStatement {
+    pub(crate) fn statement(&self, kem_seed: u8, now: UnixTime) -> KeyStatement {
         let (_, kem) = key_pair(kem_seed);
         let point = kem.spki().last_chunk().expect("an SPKI ends with its point");
         let model = ModelOffer { name: MODEL.to_owned(), weights_digest: Digest([5; 32]), context_tokens: CONTEXT_TOKENS };
@@ -63,7 +64,7 @@ impl Identity {
         }
     }
 
-    pub fn hello(&self, challenge: [u8; 32], statement: &Signed<KeyStatement>, capacity: u32, now: UnixTime) -> Vec<u8> {
+    pub(crate) fn hello(&self, challenge: [u8; 32], statement: &Signed<KeyStatement>, capacity: u32, now: UnixTime) -> Vec<u8> {
         let time = UnixTime::from_secs(now.as_secs());
         let auth = LinkAuth { identity: self.public.clone(), challenge, statement_digest: statement.digest(), time };
         let auth = self.sign(&auth);
@@ -72,7 +73,7 @@ impl Identity {
     }
 
     /// The next receipt of the chain, and the RECEIPT frame with it.
-    pub fn receipt(&mut self, statement: &Signed<KeyStatement>, details: &ReceiptDetails) -> (Signed<Receipt>, Vec<u8>) {
+    pub(crate) fn receipt(&mut self, statement: &Signed<KeyStatement>, details: &ReceiptDetails) -> (Signed<Receipt>, Vec<u8>) {
         let (blind, details) = ([7; 32], details.to_bytes());
         let receipt = self.sign(&Receipt {
             statement_digest: statement.digest(),
@@ -98,7 +99,7 @@ fn sign<T: Payload>(key: &SigningKey, public: &IdentityKey, value: &T) -> Signed
     }
 }
 
-pub fn details(request: &[u8], response_hash: Digest, status: Status) -> ReceiptDetails {
+pub(crate) fn details(request: &[u8], response_hash: Digest, status: Status) -> ReceiptDetails {
     let (header, _) = RequestHeader::parse(request).expect("a request of this file");
     let reason = if status == Status::Aborted { "aborted" } else { "stop" };
     ReceiptDetails {
@@ -117,7 +118,7 @@ pub fn details(request: &[u8], response_hash: Digest, status: Status) -> Receipt
 }
 
 /// Header fields for these statements, good for two minutes.
-pub fn fields(recipients: &[&Signed<KeyStatement>], now: UnixTime) -> HeaderFields {
+pub(crate) fn fields(recipients: &[&Signed<KeyStatement>], now: UnixTime) -> HeaderFields {
     let refer = |s: &&Signed<KeyStatement>| RecipientRef { key_id: s.key_id(), statement_digest: s.digest() };
     HeaderFields {
         request_id: RequestId([9; 16]),
@@ -135,17 +136,17 @@ pub fn fields(recipients: &[&Signed<KeyStatement>], now: UnixTime) -> HeaderFiel
 }
 
 /// A request whose body is opaque bytes: a gateway cannot tell.
-pub fn request(fields: HeaderFields, body_len: usize) -> Vec<u8> {
+pub(crate) fn request(fields: HeaderFields, body_len: usize) -> Vec<u8> {
     let wraps = vec![Wrap { enc: [4; 65], wrapped: [8; 48] }; fields.recipients.len()];
     let mut bytes = RequestHeader::new(fields, [3; 32], wraps).expect("good fields").to_bytes();
     bytes.extend((0..body_len).map(|i| u8::try_from(i % 251).expect("below 256")));
     bytes
 }
 
-pub fn prefix(statement: &Signed<KeyStatement>) -> Prefix {
+pub(crate) fn prefix(statement: &Signed<KeyStatement>) -> Prefix {
     Prefix { key_id: statement.key_id(), response_nonce: [2; 32] }
 }
 
-pub fn sealed_frame(frame_type: FrameType, len: usize) -> Vec<u8> {
+pub(crate) fn sealed_frame(frame_type: FrameType, len: usize) -> Vec<u8> {
     Frame { frame_type, payload: &vec![0xa5; len] }.to_bytes()
 }

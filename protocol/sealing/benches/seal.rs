@@ -109,7 +109,8 @@ fn stream_figures() {
             &mut || hash(),
         ],
     );
-    let rate = |time: Duration| (STREAM_FRAMES * content.len()) as f64 / time.as_secs_f64() / 1e6;
+    let bytes = f64::from(u32::try_from(STREAM_FRAMES * content.len()).expect("4 MiB"));
+    let rate = |time: Duration| bytes / time.as_secs_f64() / 1e6;
     let both = "AES-256-GCM, then SHA-256 of the same bytes";
     report("stream_seal", rate(seal), "MB/s", rate(gcm), "AES-256-GCM", ">= 0.8x");
     report("stream_seal_with_transcript", rate(seal), "MB/s", rate(gcm + hash), both, ">= 0.8x");
@@ -125,8 +126,8 @@ fn response() -> (ResponseSealer, OpenResponse) {
     let (request, opener): (_, ResponseOpener) =
         Sender::new(params, &[recipient]).and_then(|s| s.seal(b"{}", &mut RNG.clone())).expect("the parameters are valid");
     let key = |_: &_| Some(KemKey { dh: &kem, statement_digest: STATEMENT });
-    let opened = open_request(&request, NOW, key, |_, _| true).expect("the request is good");
-    let start = opened.into_response_keys().start(&mut RNG.clone());
+    let request = open_request(&request, NOW, key, |_, _| true).expect("the request is good");
+    let start = request.into_response_keys().start(&mut RNG.clone());
     let opener = opener.begin(start.prefix()).expect("the recipient is the only one");
     (start.with_status(200), opener)
 }

@@ -125,9 +125,8 @@ pub struct ModelInfo {
     pub name: String,
     /// Identifies the weights.
     ///
-    /// - One file: its SHA-256, as `sha256sum model.safetensors` prints it.
-    /// - Otherwise: SHA-256 over the concatenation of the files' 32-byte SHA-256 digests, in the
-    ///   byte order of their names.
+    /// SHA-256 over `length(name) as u32 ‖ name ‖ SHA-256(file)` of each weights file, in the byte
+    /// order of their names (SPEC §7.2).
     pub weights_digest: [u8; 32],
     /// Every file the model was loaded from, sorted by name.
     pub files: Vec<FileDigest>,
@@ -330,13 +329,13 @@ struct GenerationConfig {
 }
 
 fn weights_digest(weights: &[WeightsFile]) -> [u8; 32] {
-    if let [only] = weights {
-        return Sha256::digest(&only.bytes).into();
-    }
     let mut shards: Vec<_> = weights.iter().collect();
     shards.sort_unstable_by_key(|file| &file.name);
     let mut digest = Sha256::new();
     for file in shards {
+        let name_len = u32::try_from(file.name.len()).expect("a file name is short");
+        digest.update(name_len.to_be_bytes());
+        digest.update(&file.name);
         digest.update(Sha256::digest(&file.bytes));
     }
     digest.finalize().into()

@@ -34,6 +34,17 @@ fn start_error(files: ModelFiles) -> ModelError {
     }
 }
 
+/// SPEC §7.2, written a second time.
+fn weights_digest(files: &[(&str, &[u8])]) -> [u8; 32] {
+    let mut bytes = Vec::new();
+    for (name, file) in files {
+        bytes.extend(u32::try_from(name.len()).expect("a file name is short").to_be_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(Sha256::digest(file));
+    }
+    Sha256::digest(bytes).into()
+}
+
 #[tokio::test]
 async fn a_folder_serves_as_the_built_in_model_does() {
     let files = ModelFiles::read_dir("folder", model_dir()).unwrap();
@@ -43,7 +54,7 @@ async fn a_folder_serves_as_the_built_in_model_does() {
         panic!("one model: {infos:?}");
     };
     let weights = fs::read(model_dir().join("model.safetensors")).unwrap();
-    assert_eq!(info.weights_digest, <[u8; 32]>::from(Sha256::digest(weights)));
+    assert_eq!(info.weights_digest, weights_digest(&[("model.safetensors", &weights)]));
     assert_eq!((info.context_tokens, info.vocabulary), (1024, 1024));
     let names: Vec<_> = info.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"]);
@@ -64,7 +75,7 @@ async fn shards_and_a_template_in_the_tokenizer_config_serve_too() {
     let weights = fs::read(model_dir().join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&weights).unwrap();
     let mut weight_map = HashMap::new();
-    let mut digests = Vec::new();
+    let mut shards = Vec::new();
     for (shard, parity) in [("a.safetensors", 0), ("b.safetensors", 1)] {
         let part = tensors.iter().enumerate().filter(|(index, _)| index % 2 == parity).map(|(_, (name, tensor))| (name, tensor));
         let part: Vec<_> = part
@@ -73,15 +84,16 @@ async fn shards_and_a_template_in_the_tokenizer_config_serve_too() {
             })
             .collect();
         let bytes = safetensors::serialize(part, None).unwrap();
-        digests.extend(Sha256::digest(&bytes));
-        fs::write(dir.path().join(shard), bytes).unwrap();
+        fs::write(dir.path().join(shard), &bytes).unwrap();
+        shards.push((shard, bytes));
     }
     let index = serde_json::json!({ "weight_map": weight_map });
     fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
 
     let files = ModelFiles::read_dir("shards", dir.path()).unwrap();
     let engine = candle::start(files, Limits::default()).unwrap();
-    assert_eq!(engine.model().info().weights_digest, <[u8; 32]>::from(Sha256::digest(&digests)));
+    let shards: Vec<_> = shards.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+    assert_eq!(engine.model().info().weights_digest, weights_digest(&shards));
     let request = GenerationRequest::chat("shards", [(Role::User, "What is 12 + 7?")]);
     assert_eq!(read(engine.submit(request).unwrap()).await.text, "12 + 7 = 19.");
 }

@@ -45,6 +45,8 @@ impl Network {
     async fn on(data: tempfile::TempDir) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let round_period = Duration::from_millis(10);
+        // The tests of one process share it, and the first sets it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let config = Config { data: data.path().to_owned(), origin: "log.example/test".to_owned(), round_period };
         let gateway = start(config, listener).await.expect("it starts");
         Self { gateway, client: reqwest::Client::new(), data }
@@ -93,7 +95,7 @@ impl Network {
     pub(crate) async fn socket(&self) -> Socket {
         let mut request = self.url("/v1/link").replace("http", "ws").into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a value"));
-        let (socket, _) = within(tokio_tungstenite::connect_async(request)).await.expect("an upgrade");
+        let (socket, _) = within(Box::pin(tokio_tungstenite::connect_async(request))).await.expect("an upgrade");
         socket
     }
 

@@ -182,8 +182,9 @@ async fn a_provider_comes_back_by_itself() {
     fanlight_devnet::wait_until_listed(&provider).await.unwrap();
     let mut state = provider.link_state();
     gateway.shutdown().await;
-    let waited = timeout(PATIENCE, state.wait_for(|state| matches!(state, LinkState::Waiting { .. }))).await;
-    assert!(waited.is_ok(), "the provider noticed");
+    // What `wait_for` returns holds a lock on the state, so it must not live on.
+    let noticed = timeout(PATIENCE, state.wait_for(|state| matches!(state, LinkState::Waiting { .. }))).await.is_ok();
+    assert!(noticed, "the provider noticed");
 
     let gateway = start(tokio::net::TcpListener::bind(address).await.unwrap()).await;
     timeout(PATIENCE, fanlight_devnet::wait_until_listed(&provider)).await.expect("it comes back").unwrap();

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use fanlight_provider::engine::{Engine, Limits, scripted};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::chat::{body, network, read_stream};
+use crate::chat::{PATIENCE, body, network, read_stream};
 
 const PROMPT: &str = "canary-prompt-4711";
 const ANSWER: &str = "canary-answer-0815";
@@ -116,7 +115,7 @@ async fn a_streamed_answer_is_not_gathered_to_its_end() {
     let response = crate::chat::post(&network, &body(scripted::MODEL_NAME, "x", true)).await;
     // Text arrives while the engine is still held; only then is it let go.
     let reading = read_stream(response, async || gate.step(64));
-    let streamed = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("text must not wait for the end");
+    let streamed = tokio::time::timeout(PATIENCE, reading).await.expect("text must not wait for the end");
     assert!(streamed.done, "{streamed:?}");
     assert_eq!(streamed.text, "first second third");
     network.shutdown().await;

@@ -202,8 +202,8 @@ pub(crate) fn read_response(opener: ResponseOpener, response: &[u8]) -> Result<(
             }
             ResponseItem::Frame(frame) => {
                 let frame = Frame::parse(&frame).map_err(|_| "malformed")?;
-                let opened = begun.as_mut().expect("the prefix is first").open(&frame).map_err(word)?;
-                if let Opened::Content { bytes, .. } = opened {
+                let item = begun.as_mut().expect("the prefix is first").open(&frame).map_err(word)?;
+                if let Opened::Content { bytes, .. } = item {
                     contents.push(bytes);
                 }
             }

@@ -91,7 +91,7 @@ fn good_responses_are_sealed_byte_for_byte() {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Attack {
-    Request(RequestInput),
+    Request(Box<RequestInput>),
     Response(ResponseInput),
     Entry { entry_type: String, signer: String, entry: String },
 }

@@ -64,5 +64,5 @@ impl Suite {
 /// `"name":value,` for each, in order of name, so that the text does not hang on a feature of `serde_json`.
 fn members(map: &Map<String, Value>) -> String {
     let sorted: BTreeMap<_, _> = map.iter().collect();
-    sorted.into_iter().map(|(name, value)| format!("\"{name}\":{value},")).collect()
+    sorted.into_iter().flat_map(|(name, value)| [format!("\"{name}\":{value}"), ",".into()]).collect()
 }

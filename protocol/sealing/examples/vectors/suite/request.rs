@@ -68,7 +68,7 @@ fn good(suite: &mut Suite) {
     add("message_empty", &plain, b"", &a, NOW);
     add("chunk_exactly_full", &plain, &[b'x'; 16_380], &a, NOW);
     add("two_chunks", &plain, &[b'x'; 16_381], &a, NOW);
-    add("two_chunks_padded", &one, &[b'x'; 16_500], &a, NOW);
+    add("two_chunks_padded", &one, &vec![b'x'; 16_500], &a, NOW);
     add("last_second", &one, MESSAGE, &a, NOW + 300);
     add("clock_60_s_behind", &one, MESSAGE, &a, NOW - 60);
 
@@ -143,9 +143,9 @@ fn bad_times_and_keys(suite: &mut Suite) {
     suite.test("a_second_too_late", &["Time"], inputs(&request, &a, NOW + 301), "expired_request");
     suite.test("clock_61_s_behind", &["Time"], inputs(&request, &a, NOW - 61), "expired_request");
     suite.test("sealed_to_another", &["Key"], inputs(&request, &b, NOW), "unknown_key");
-    let statement = Party { statement: [1; 32], ..a.clone() };
+    let statement = Party { statement: [1; 32], ..a };
     suite.test("another_statement_of_the_key", &["Key"], inputs(&request, &statement, NOW), "unknown_key");
-    let other = Party { secret: b.secret, ..a.clone() };
+    let other = Party { secret: b.secret, ..a };
     let mut inputs = inputs(&request, &other, NOW);
     inputs["seen"] = json!([{"key_id": hex::encode(a.key_id()), "enc": "04"}]);
     suite.test("key_id_of_another_secret", &["Key"], inputs, "unknown_key");

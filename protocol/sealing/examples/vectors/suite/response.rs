@@ -109,7 +109,7 @@ fn bad_frames(suite: &mut Suite) {
     add("frame_type_unknown", 0, "malformed", &|a| [a.sealed(1, &content), clear(4, b"")].concat());
     add("frame_type_0", 0, "malformed", &|a| [a.sealed(1, &content), clear(0, b"")].concat());
     add("ping_with_payload", 0, "malformed", &|a| [a.sealed(1, &content), clear(3, b"x")].concat());
-    add("data_too_long", 0, "malformed", &|a| a.raw(1, &[1], &[0; 16_385]));
+    add("data_too_long", 0, "malformed", &|a| a.raw(1, &[1], &vec![0; 16_385]));
     add("receipt_too_long", 0, "malformed", &|a| [a.sealed(2, &content), vec![0x10, 0, 1, 0, 1]].concat());
 
     let mut answer = answer(0);
