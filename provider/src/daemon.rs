@@ -24,6 +24,8 @@ use crate::receipts::{Journal, JournalError, ReceiptChain};
 /// First wait before a new link is tried; it doubles to [`MAX_BACKOFF`], and each wait is a random part of it.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How often keys past their grace are looked for.
+const KEY_EXPIRY_CHECK: Duration = Duration::from_secs(10);
 /// How long running exchanges may take to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -228,7 +230,15 @@ impl Provider {
             state,
         });
         let shutdown = CancellationToken::new();
-        let link = tokio::spawn(keep_linked(Arc::clone(&core), url, shutdown.clone()));
+        let link = tokio::spawn({
+            let (core, shutdown) = (Arc::clone(&core), shutdown.clone());
+            async move {
+                tokio::select! {
+                    () = keep_linked(&core, url, shutdown) => {}
+                    () = delete_expired_keys(&core) => {}
+                }
+            }
+        });
         Ok(Self { core, gateway: config.gateway, shutdown, state: watcher, link })
     }
 
@@ -267,16 +277,20 @@ impl Drop for Provider {
     }
 }
 
-async fn keep_linked(core: Arc<Core>, url: String, shutdown: CancellationToken) {
+/// Keys end on time, whether the link is up or not.
+async fn delete_expired_keys(core: &Core) {
+    let mut checks = tokio::time::interval(KEY_EXPIRY_CHECK);
+    loop {
+        checks.tick().await;
+        core.keys.delete_expired(core.now());
+    }
+}
+
+async fn keep_linked(core: &Arc<Core>, url: String, shutdown: CancellationToken) {
     let mut backoff = MIN_BACKOFF;
     while !shutdown.is_cancelled() {
         core.set_link_state(LinkState::Connecting);
-        let ended = tokio::select! {
-            ended = link::run(&core, &url, &shutdown) => ended,
-            // Before it is listed there is nothing to drain.
-            () = shutdown.cancelled(), if *core.state.borrow() != LinkState::Listed => break,
-        };
-        let error = match ended {
+        let error = match link::run(core, &url, &shutdown).await {
             Ok(LinkEnd::Shutdown) => break,
             Err(error) => error,
         };

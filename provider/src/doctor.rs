@@ -99,7 +99,9 @@ fn journal(data: &DataDir, running: bool) -> Finding {
     };
     match Journal::open(&data.journal(), enclave.identity()) {
         Ok(journal) => Finding::Good(format!("{} receipts, chain unbroken", journal.next_counter())),
-        Err(error @ JournalError::Damaged { .. }) => bad(format!("failed to {error}"), "restore receipts.journal from a backup"),
+        Err(error @ JournalError::Damaged { .. }) => {
+            bad(format!("failed to {error}"), "restore receipts.journal and identity.key from one backup")
+        }
         Err(error) => bad(format!("failed to {error}"), "stop the other process, or mend the file's permissions"),
     }
 }
@@ -117,8 +119,12 @@ fn load_model(model: &ModelSource) -> Finding {
 
 async fn reach(gateway: &str) -> Finding {
     let fix = "check --gateway, and that the gateway runs and no firewall stands between";
-    let authority = gateway.split_once("://").map_or(gateway, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    let default_port = if gateway.starts_with("https://") { 443 } else { 80 };
+    let (default_port, rest) = match gateway.split_once("://") {
+        Some(("http", rest)) => (80, rest),
+        Some(("https", rest)) => (443, rest),
+        _ => return bad(format!("{gateway} is no address of a gateway"), "begin it with http:// or https://"),
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let address = if has_port { authority.to_owned() } else { format!("{authority}:{default_port}") };
     match timeout(Duration::from_secs(5), TcpStream::connect(&address)).await {

@@ -10,7 +10,7 @@ use fanlight_protocol::response::{Frame, FrameType, ReceiptPayload};
 use fanlight_protocol::{Digest, KeyId, RequestId, UnixTime};
 use fanlight_sealing::{KemKey, OpenError, OpenedRequest, ResponseSealer, ResponseStart, open_request};
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::api::{ChatAnswer, ChatRequest, ChatStream, InnerError, parse_chat_request};
@@ -26,24 +26,44 @@ const GATHER: Duration = Duration::from_millis(50);
 const PING_AFTER: Duration = Duration::from_secs(5);
 
 /// Serves one encapsulated request to its end. Every path ends the stream on the link.
-pub(crate) async fn serve(core: &Core, request: Vec<u8>, out: Outgoing) {
-    let (opened, key) = match open(core, &request) {
-        Ok(opened) => opened,
-        Err(error) => return refuse(core, &error, &out).await,
+pub(crate) async fn serve(core: &Arc<Core>, request: Vec<u8>, out: Outgoing) {
+    // Key agreement, megabytes of ciphertext and their tokens take too long for a thread that other streams wait for.
+    let begun = tokio::task::spawn_blocking({
+        let core = Arc::clone(core);
+        move || begin(&core, &request)
+    });
+    let Begun { record, response, outcome } = match begun.await.expect("beginning neither panics nor is cancelled") {
+        Ok(begun) => begun,
+        Err(error) => return refuse(core, &error, out).await,
     };
-    drop(request);
-    let started = core.now();
-    let fields = opened.header().fields().clone();
-    let request_hash = *opened.request_hash();
-    let chat = parse(core, &fields, opened.message());
-    let response = opened.into_response_keys().start(&mut core.rng());
-    let mut answer = Answer::new(out, response, &fields, started);
-    let ended = match chat.and_then(|chat| submit(core, &fields, chat)) {
-        Ok((chat, generation)) => answer.generate(chat, generation).await,
+    let mut answer = Answer::new(out, response, &record);
+    let ended = match outcome {
+        Ok((shape, generation)) => answer.generate(shape, generation).await,
         Err(error) => answer.fail(&error).await,
     };
-    let record = Record { fields, request_hash, started, statement_digest: key.statement().digest() };
     conclude(core, record, answer, ended).await;
+}
+
+/// A request that was opened: from here on there will be a receipt.
+struct Begun {
+    record: Record,
+    response: ResponseStart,
+    outcome: Result<(ChatShape, GenerationStream), InnerError>,
+}
+
+/// All checks of SPEC §4.4, in their order; the message is cleared at the end.
+fn begin(core: &Core, request: &[u8]) -> Result<Begun, OpenError> {
+    let (opened, key) = open(core, request)?;
+    let record = Record {
+        fields: opened.header().fields().clone(),
+        request_hash: *opened.request_hash(),
+        started: core.now(),
+        statement_digest: key.statement().digest(),
+    };
+    let chat = parse(core, &record.fields, opened.message());
+    let response = opened.into_response_keys().start(&mut core.rng());
+    let outcome = chat.and_then(|chat| submit(core, &record.fields, chat));
+    Ok(Begun { record, response, outcome })
 }
 
 /// Refusals 1 to 6 of SPEC §4.4.
@@ -61,7 +81,7 @@ fn open(core: &Core, request: &[u8]) -> Result<(OpenedRequest, Arc<LiveKey>), Op
     Ok((opened, key))
 }
 
-async fn refuse(core: &Core, error: &OpenError, out: &Outgoing) {
+async fn refuse(core: &Core, error: &OpenError, out: Outgoing) {
     let reason = match error {
         OpenError::TooLarge => ProblemCode::RequestTooLarge,
         OpenError::Malformed(_) => ProblemCode::MalformedRequest,
@@ -94,15 +114,11 @@ fn parse(core: &Core, fields: &HeaderFields, message: &[u8]) -> Result<ChatReque
     if chat.stream != fields.stream {
         return Err(InnerError::header_mismatch("stream"));
     }
-    let limit = &mut chat.generation.max_output_tokens;
-    if limit.is_some_and(|limit| limit != fields.max_output_tokens) {
+    if chat.generation.max_output_tokens.is_some_and(|limit| limit != fields.max_output_tokens) {
         return Err(InnerError::header_mismatch("max_completion_tokens"));
     }
-    // A message without a limit takes what the context has left, unless the header is tighter than the whole context.
-    let context = core.terms.models.iter().find(|m| m.name == fields.model).map_or(0, |m| m.context_tokens);
-    if limit.is_none() && fields.max_output_tokens < context {
-        *limit = Some(fields.max_output_tokens);
-    }
+    // A message without a limit takes what the context has left, up to what the header allows.
+    chat.generation.output_cap = Some(fields.max_output_tokens);
     Ok(chat)
 }
 
@@ -167,17 +183,21 @@ struct Answer {
     model: String,
     started: UnixTime,
     last_sent: Instant,
+    /// What the generation took, once it has ended.
+    usage: Option<Usage>,
 }
 
 impl Answer {
-    fn new(out: Outgoing, response: ResponseStart, fields: &HeaderFields, started: UnixTime) -> Self {
+    fn new(out: Outgoing, response: ResponseStart, record: &Record) -> Self {
+        let Record { fields, started, .. } = record;
         Self {
             out,
             sealing: Sealing::Start(response, false),
             request_id: fields.request_id,
             model: fields.model.clone(),
-            started,
+            started: *started,
             last_sent: Instant::now(),
+            usage: None,
         }
     }
 
@@ -190,6 +210,9 @@ impl Answer {
         };
         if let Ok(ended) = ended {
             return ended;
+        }
+        if let Some(usage) = self.usage {
+            return Ended::aborted(usage);
         }
         generation.abort();
         Ended::aborted(usage_at_end(generation).await.unwrap_or(input))
@@ -273,7 +296,12 @@ impl Answer {
                 () = self.out.stopped() => return Err(Gone),
                 () = sleep_until(flush_at.unwrap_or(ping_at)), if flush_at.is_some() => return Ok(None),
                 // Callers do not read past the event that ends the stream.
-                event = generation.next() => return event.map(Some).ok_or(Gone),
+                event = generation.next() => {
+                    if let Some(GenerationEvent::Finished { usage, .. } | GenerationEvent::Failed { usage, .. }) = event {
+                        self.usage = Some(usage.into());
+                    }
+                    return event.map(Some).ok_or(Gone);
+                }
                 () = sleep_until(ping_at) => self.ping().await?,
             }
         }
@@ -323,9 +351,16 @@ impl Answer {
 
     async fn send_sealed(&mut self, frames: &[Vec<u8>]) -> Result<(), Gone> {
         for frame in frames {
-            self.out.sealed_frame(frame).await?;
+            // A client that reads slowly still hears that its provider lives.
+            loop {
+                match timeout_at(self.last_sent + PING_AFTER, self.out.credit(frame.len())).await {
+                    Ok(granted) => break granted?,
+                    Err(_) => self.ping().await?,
+                }
+            }
+            self.out.frame(frame).await?;
+            self.last_sent = Instant::now();
         }
-        self.last_sent = Instant::now();
         Ok(())
     }
 
@@ -343,7 +378,8 @@ impl Answer {
 /// Signs the receipt and ends the stream. Without a receipt there is no END: the client must not take the answer for whole.
 async fn conclude(core: &Core, record: Record, answer: Answer, ended: Ended) {
     let Record { fields, request_hash, started, statement_digest } = record;
-    let now = core.now();
+    // A clock that was set back meanwhile must not make the receipt contradict itself.
+    let now = core.now().max(started);
     let weights_digest = core.terms.models.iter().find(|m| m.name == fields.model).map_or(Digest::ZERO, |m| m.weights_digest);
     let details = ReceiptDetails {
         request_id: fields.request_id,

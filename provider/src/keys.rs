@@ -86,7 +86,7 @@ pub struct StatementTerms {
 }
 
 impl KeyRing {
-    /// Makes a new KEM key, states it, and makes it current. Retired keys past their grace are deleted.
+    /// Makes a new KEM key, states it, and makes it current.
     ///
     /// # Errors
     /// [`SignError`] when the enclave refuses; the ring is as before.
@@ -108,10 +108,15 @@ impl KeyRing {
         };
         let statement = Signed::sign(&statement, enclave.identity(), |message| enclave.sign(message))?;
         let key = Arc::new(LiveKey { made: now, key_id: statement.key_id(), kem, statement, opened: Mutex::default() });
+        self.delete_expired(now);
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&key));
+        Ok(key)
+    }
+
+    /// Deletes the keys whose grace is over (SPEC §3): what was sealed to them stays sealed, whoever takes this machine.
+    pub fn delete_expired(&self, now: UnixTime) {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|key| now <= key.statement.not_after + GRACE);
-        keys.push(Arc::clone(&key));
-        Ok(key)
     }
 
     /// Every key that still opens: in its validity or its grace, and not full. A handful at most.

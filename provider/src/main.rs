@@ -84,6 +84,7 @@ async fn run() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let done = match Cli::parse().command {
         Command::Doctor(args) => Ok(doctor::run(&args.data.data, &args.gateway, &args.model_source()).await),
@@ -160,7 +161,8 @@ async fn print_status(data: DataArgs, json: bool) -> anyhow::Result<ExitCode> {
     println!("grade      {} (nothing but its own key vouches for this machine)", status.grade);
     println!("gateway    {} ({})", status.gateway, status.link);
     if let Some(reason) = &status.reason {
-        println!("           {reason}");
+        // The reason may quote a gateway, which must not reach the terminal's control codes.
+        println!("           {}", reason.replace(char::is_control, " "));
     }
     println!("models     {}", status.models.join(", "));
     println!("requests   {} running, {} waiting, capacity {}", status.running, status.waiting, status.capacity);

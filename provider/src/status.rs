@@ -15,6 +15,8 @@ use crate::daemon::{Core, LinkState};
 
 /// Longest wait for the daemon's answer, and for a reader of it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Wait after a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Longest status in bytes.
 const MAX_STATUS_LEN: u64 = 1 << 20;
 
@@ -101,7 +103,15 @@ pub async fn serve(path: &Path, status: impl Fn() -> Status) -> io::Result<()> {
     }
     let listener = UnixListener::bind(path)?;
     loop {
-        let (mut stream, _) = listener.accept().await?;
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // For instance too many open files: it passes, and is no reason to stop serving.
+                tracing::warn!(%error, "a status connection was not accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
         let json = serde_json::to_vec(&status()).expect("a status is plain data");
         // A reader that does not read must not keep the next one out.
         if timeout(PATIENCE, stream.write_all(&json)).await.is_err() {

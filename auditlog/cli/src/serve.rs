@@ -13,6 +13,7 @@ use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_LEN
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use fanlight_auditlog::http::read_path;
 use fanlight_auditlog::{AppendError, DirStore, Log, MAX_ENTRY_LEN, Sequencer, TileSource as _};
 use tokio::net::TcpListener;
@@ -44,6 +45,7 @@ pub(crate) async fn run(log: Log<DirStore>, sequencer: Sequencer<DirStore>, list
         // The sender is dropped only together with the server.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let mut serving = tokio::spawn(axum::serve(listener, router(server)).with_graceful_shutdown(drain).into_future());
     writeln!(io::stdout(), "listening on http://{address}")?;
     tracing::info!(%address, vkey = %log.log_key(), "serving");

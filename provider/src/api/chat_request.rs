@@ -65,7 +65,7 @@ pub fn parse_chat_request(message: &[u8], random_seed: u64) -> Result<ChatReques
     body.finish()?;
 
     Ok(ChatRequest {
-        generation: GenerationRequest { model, messages, sampling, max_output_tokens, stop },
+        generation: GenerationRequest { model, messages, sampling, max_output_tokens, output_cap: None, stop },
         stream,
         include_usage,
     })

@@ -14,6 +14,7 @@ use p256::ecdsa::{Signature, SigningKey};
 use zeroize::Zeroizing;
 
 use super::{Enclave, KemKey, SignError};
+use crate::receipts::sync_parent;
 
 /// Why the simulated enclave could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +63,15 @@ impl SimulatedEnclave {
             Ok(file) => Self::load(path, file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let secret = random_scalar()?;
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io_error)?;
+                // Written aside and then named, so that a crash leaves a whole key or none.
+                let draft = path.with_extension("new");
+                let _ = fs::remove_file(&draft);
+                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io_error)?;
                 let text = Zeroizing::new(hex::encode(secret.as_slice()));
                 file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error)?;
+                // Linking, unlike renaming, never replaces a key that another process made meanwhile.
+                fs::hard_link(&draft, path).and_then(|()| fs::remove_file(&draft)).map_err(io_error)?;
+                sync_parent(path).map_err(io_error)?;
                 Self::from_secret(&secret).ok_or_else(|| SimulatedEnclaveError::NotAKey { path: path.to_owned() })
             }
             Err(error) => Err(io_error(error)),

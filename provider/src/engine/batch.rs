@@ -92,7 +92,9 @@ impl BatchEngine {
 
 impl Engine for BatchEngine {
     fn models(&self) -> Vec<ModelInfo> {
-        vec![self.model.info().clone()]
+        // What is offered is what can be held: the cache may be smaller than the model's context.
+        let info = self.model.info().clone();
+        vec![ModelInfo { context_tokens: info.context_tokens.min(self.limits.cache_tokens), ..info }]
     }
 
     fn submit(&self, mut request: GenerationRequest) -> Result<GenerationStream, SubmitError> {
@@ -109,7 +111,7 @@ impl Engine for BatchEngine {
         }
         let max_output = match request.max_output_tokens {
             Some(tokens) => tokens as usize,
-            None => limit_tokens - prompt.len(),
+            None => (limit_tokens - prompt.len()).min(request.output_cap.map_or(usize::MAX, |cap| cap as usize)),
         };
         let reserved = prompt.len() + max_output;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);

@@ -106,6 +106,8 @@ pub struct GenerationRequest {
     pub sampling: Sampling,
     /// The most tokens to generate; `None` means as many as the context has left.
     pub max_output_tokens: Option<u32>,
+    /// Where `max_output_tokens` is `None`: no more than this, whatever room there is. It need not fit.
+    pub output_cap: Option<u32>,
     /// Generation ends before the first of these to appear in the text.
     pub stop: Vec<String>,
 }
@@ -121,6 +123,7 @@ impl GenerationRequest {
                 .collect(),
             sampling: Sampling::GREEDY,
             max_output_tokens: None,
+            output_cap: None,
             stop: Vec::new(),
         }
     }
@@ -133,7 +136,7 @@ impl GenerationRequest {
         if let Some(field) = self.sampling.out_of_range() {
             return Err(SubmitError::OutOfRange { field });
         }
-        if self.max_output_tokens == Some(0) {
+        if self.max_output_tokens == Some(0) || self.output_cap == Some(0) {
             return Err(SubmitError::OutOfRange { field: "max_output_tokens" });
         }
         if self.stop.len() > MAX_STOP_STRINGS {

@@ -8,6 +8,7 @@ use fanlight_protocol::entry::{LinkAuth, Signed};
 use fanlight_protocol::link::{Hello, Message};
 use fanlight_protocol::problem::{Problem, ProblemCode};
 use fanlight_protocol::{MAX_REQUEST_LEN, ParseError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Error as WsError;
@@ -20,8 +21,6 @@ use crate::exchange;
 
 /// Longest wait for CHALLENGE, and for WELCOME: the gateway logs two entries before it.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Receipts sent again on a new link. More than a gateway can have lost: it logs within seconds.
-const RESENT_RECEIPTS: usize = 256;
 
 /// Why a link ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +61,29 @@ pub(crate) enum LinkEnd {
 
 /// Runs one connection until it fails or `shutdown` is cancelled; then it takes no new requests and ends the running ones.
 pub(crate) async fn run(core: &Arc<Core>, url: &str, shutdown: &CancellationToken) -> Result<LinkEnd, LinkError> {
-    let (sender, mut receiver) = socket::connect(url).await?;
-    enrol(core, &sender, &mut receiver).await?;
+    let enrolling = async {
+        let (sender, mut receiver) = socket::connect(url).await?;
+        enrol(core, &sender, &mut receiver).await?;
+        Ok::<_, LinkError>((sender, receiver))
+    };
+    let (sender, mut receiver) = tokio::select! {
+        enrolled = enrolling => enrolled?,
+        // Before it is listed there is nothing to drain.
+        () = shutdown.cancelled() => return Ok(LinkEnd::Shutdown),
+    };
     core.set_link_state(LinkState::Listed);
-    resend_receipts(core, &sender).await;
+    resend_receipts(core, &sender).await?;
 
     let broken = CancellationToken::new();
-    let mut link =
-        Link { core, sender: &sender, broken: &broken, streams: HashMap::new(), tasks: JoinSet::new(), last_stream: 0 };
+    let mut link = Link {
+        core,
+        sender: &sender,
+        broken: &broken,
+        slots: Arc::new(Semaphore::new(core.capacity as usize)),
+        streams: HashMap::new(),
+        tasks: JoinSet::new(),
+        last_stream: 0,
+    };
     let ended = link.serve(&mut receiver, shutdown).await;
     // Exchanges that still run have nobody to answer to; they sign their receipts and stop.
     broken.cancel();
@@ -99,7 +113,7 @@ async fn enrol(core: &Core, sender: &Sender, receiver: &mut Receiver) -> Result<
         key_statement: key.statement().bytes(),
         capacity: core.capacity,
     });
-    sender.messages.send(hello.to_bytes(0)).await.map_err(|_| LinkError::Closed)?;
+    sender.send(hello.to_bytes(0)).await?;
     let bytes = next(receiver).await?;
     match parse(&bytes)?.1 {
         Message::Welcome { .. } => Ok(()),
@@ -109,23 +123,22 @@ async fn enrol(core: &Core, sender: &Sender, receiver: &mut Receiver) -> Result<
 }
 
 /// A crash here or at the gateway between signing and logging must not look like a withheld receipt.
-async fn resend_receipts(core: &Core, sender: &Sender) {
-    match core.receipts.last(RESENT_RECEIPTS).await {
+async fn resend_receipts(core: &Core, sender: &Sender) -> Result<(), LinkError> {
+    match core.receipts.recent().await {
         Ok(receipts) => {
             for receipt in receipts {
-                if sender.messages.send(Message::Receipt(&receipt).to_bytes(0)).await.is_err() {
-                    return;
-                }
+                sender.send(Message::Receipt(&receipt).to_bytes(0)).await?;
             }
         }
         Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "could not read receipts to send them again"),
     }
+    Ok(())
 }
 
 /// A request that is arriving, or an exchange that runs.
 struct Stream {
-    /// Until its last bytes came.
-    arriving: Option<Vec<u8>>,
+    /// Until its last bytes came: those so far, and the share of the capacity that its exchange will hold.
+    arriving: Option<(Vec<u8>, OwnedSemaphorePermit)>,
     credit: Credit,
     cancelled: CancellationToken,
 }
@@ -134,6 +147,8 @@ struct Link<'a> {
     core: &'a Arc<Core>,
     sender: &'a Sender,
     broken: &'a CancellationToken,
+    /// The capacity; closed once it drains.
+    slots: Arc<Semaphore>,
     streams: HashMap<u32, Stream>,
     tasks: JoinSet<u32>,
     last_stream: u32,
@@ -159,7 +174,11 @@ impl Link<'_> {
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
                     self.send(0, &Message::Capacity(0)).await?;
-                    self.streams.retain(|_, stream| stream.arriving.is_none());
+                    self.slots.close();
+                    let arriving: Vec<_> = self.streams.extract_if(|_, stream| stream.arriving.is_some()).collect();
+                    for (id, _) in arriving {
+                        self.refuse(id, ProblemCode::Overloaded).await?;
+                    }
                 }
             }
             if draining && self.streams.is_empty() {
@@ -179,10 +198,13 @@ impl Link<'_> {
             Message::Request(piece) => self.request(stream, piece, false).await,
             Message::RequestEnd(piece) => self.request(stream, piece, true).await,
             Message::Cancel => {
-                if let Some(stream) = self.streams.get(&stream) {
-                    stream.cancelled.cancel();
+                let Some(Stream { arriving, cancelled, .. }) = self.streams.get(&stream) else { return Ok(()) };
+                cancelled.cancel();
+                // An exchange that runs ends its stream itself.
+                if arriving.is_some() {
+                    self.streams.remove(&stream);
+                    self.send(stream, &Message::End).await?;
                 }
-                self.streams.retain(|id, s| *id != stream || s.arriving.is_none());
                 Ok(())
             }
             Message::Credit(bytes) => match self.streams.get(&stream) {
@@ -201,27 +223,31 @@ impl Link<'_> {
     async fn request(&mut self, id: u32, piece: &[u8], last: bool) -> Result<(), LinkError> {
         if id > self.last_stream {
             self.last_stream = id;
-            if self.streams.len() >= self.core.capacity as usize {
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
                 return self.refuse(id, ProblemCode::Overloaded).await;
-            }
-            let stream = Stream { arriving: Some(Vec::new()), credit: Credit::new(), cancelled: CancellationToken::new() };
+            };
+            let stream =
+                Stream { arriving: Some((Vec::new(), slot)), credit: Credit::new(), cancelled: CancellationToken::new() };
             self.streams.insert(id, stream);
         }
         // A stream that was refused or cancelled while its request was still arriving.
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        let Some(arriving) = &mut stream.arriving else { return Err(LinkError::Protocol("request bytes after REQUEST_END")) };
+        let Some((arriving, _)) = &mut stream.arriving else {
+            return Err(LinkError::Protocol("request bytes after REQUEST_END"));
+        };
         if arriving.len() + piece.len() > MAX_REQUEST_LEN {
             self.streams.remove(&id);
             return self.refuse(id, ProblemCode::RequestTooLarge).await;
         }
         arriving.extend_from_slice(piece);
-        if last && let Some(request) = stream.arriving.take() {
+        if last && let Some((request, slot)) = stream.arriving.take() {
             let out = Outgoing {
                 stream: id,
                 messages: self.sender.messages.clone(),
                 credit: stream.credit.clone(),
                 cancelled: stream.cancelled.clone(),
                 link: self.broken.clone(),
+                slot,
             };
             let core = Arc::clone(self.core);
             self.tasks.spawn(async move {
@@ -240,7 +266,7 @@ impl Link<'_> {
     }
 
     async fn send(&self, stream: u32, message: &Message<'_>) -> Result<(), LinkError> {
-        self.sender.messages.send(message.to_bytes(stream)).await.map_err(|_| LinkError::Closed)
+        self.sender.send(message.to_bytes(stream)).await
     }
 }
 

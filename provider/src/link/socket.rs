@@ -65,6 +65,12 @@ pub(super) struct Sender {
 }
 
 impl Sender {
+    /// Queues a message of the link itself. While it waits nothing is received, so it does not wait for ever.
+    pub(super) async fn send(&self, message: Vec<u8>) -> Result<(), LinkError> {
+        let sent = timeout(GIVE_UP_AFTER, self.messages.send(message)).await.map_err(|_| LinkError::TimedOut)?;
+        sent.map_err(|_| LinkError::Closed)
+    }
+
     /// Lets the writer finish what is queued, then close the socket; waits for it.
     pub(super) async fn close(self) {
         let Self { messages, closed, dead } = self;

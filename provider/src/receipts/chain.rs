@@ -55,7 +55,7 @@ pub enum ChainError {
 }
 
 enum Command {
-    Last { n: usize, reply: oneshot::Sender<Result<Vec<Vec<u8>>, JournalError>> },
+    Recent(oneshot::Sender<Vec<Vec<u8>>>),
     Sign { draft: Box<ReceiptDraft>, reply: oneshot::Sender<Result<SignedReceipt, ChainError>> },
 }
 
@@ -88,14 +88,14 @@ impl ReceiptChain {
         answer.await.map_err(|_| ChainError::Stopped)?
     }
 
-    /// The last `n` receipts, oldest first.
+    /// The last receipts, oldest first, at most [`RECENT`](super::RECENT).
     ///
     /// # Errors
-    /// [`ChainError::Journal`], [`ChainError::Stopped`].
-    pub async fn last(&self, n: usize) -> Result<Vec<Vec<u8>>, ChainError> {
+    /// [`ChainError::Stopped`].
+    pub async fn recent(&self) -> Result<Vec<Vec<u8>>, ChainError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Last { n, reply }).map_err(|_| ChainError::Stopped)?;
-        answer.await.map_err(|_| ChainError::Stopped)?.map_err(|error| ChainError::Journal(Arc::new(error)))
+        self.commands.send(Command::Recent(reply)).map_err(|_| ChainError::Stopped)?;
+        answer.await.map_err(|_| ChainError::Stopped)
     }
 }
 
@@ -111,7 +111,7 @@ fn run(mut journal: Journal, enclave: &dyn Enclave, commands: &mpsc::Receiver<Co
         for command in std::iter::once(first).chain(commands.try_iter().take(MAX_BATCH - 1)) {
             match command {
                 // A receiver that went away does not need its answer; its receipt still stands in the journal.
-                Command::Last { n, reply } => drop(reply.send(journal.last(n))),
+                Command::Recent(reply) => drop(reply.send(journal.recent().map(<[u8]>::to_vec).collect())),
                 Command::Sign { draft, reply } => batch.push((*draft, reply)),
             }
         }

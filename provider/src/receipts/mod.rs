@@ -4,4 +4,5 @@ mod chain;
 mod journal;
 
 pub use self::chain::{ChainError, ReceiptChain, ReceiptDraft, SignedReceipt};
-pub use self::journal::{Journal, JournalError};
+pub(crate) use self::journal::sync_parent;
+pub use self::journal::{Journal, JournalError, RECENT};
