@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::decimal::parse_decimal;
 use crate::hash::{EMPTY_ROOT, Hash};
 use crate::note::{KeyType, Note, NoteError, Signer, VerifierKey};
 use crate::proof::{ProofError, verify_consistency, verify_inclusion};
@@ -177,10 +178,4 @@ pub enum CheckpointError {
     /// The key signed a checkpoint of an origin that it is not named after.
     #[error("checkpoint of another origin")]
     OtherOrigin,
-}
-
-/// A decimal without sign or leading zeros.
-pub(crate) fn parse_decimal(text: &str) -> Option<u64> {
-    let canonical = text == "0" || !(text.starts_with('0') || text.starts_with('+'));
-    text.parse().ok().filter(|_| canonical)
 }

@@ -7,7 +7,7 @@ use crate::bundle::{BundleError, parse_bundle};
 use crate::checkpoint::{CheckpointError, VerifiedCheckpoint};
 use crate::hash::leaf_hash;
 use crate::note::VerifierKey;
-use crate::store::{CHECKPOINT_KEY, StoreError, TileSource};
+use crate::store::{CHECKPOINT_KEY, StoreError, TileSource, get_tile};
 use crate::tile::{MAX_LEVELS, TILE_WIDTH, TilePath, bundle_of, partial_tile, write_hashes};
 use crate::tree::RightEdge;
 
@@ -110,14 +110,8 @@ impl FsckReport {
     }
 }
 
-/// The bytes of a tile and the width they were found under: its own, or the full one.
 async fn get(source: &impl TileSource, path: TilePath) -> Result<(Bytes, u16), FsckError> {
-    for path in [path, path.to_full()] {
-        if let Some(bytes) = source.get(&path.to_string()).await? {
-            return Ok((bytes, path.width()));
-        }
-    }
-    Err(FsckError::Missing { path })
+    get_tile(source, path).await?.ok_or(FsckError::Missing { path })
 }
 
 /// Why a log did not pass. [`FsckError::Store`] says nothing about the log; every other variant is its fault.

@@ -25,6 +25,7 @@
 
 pub mod bundle;
 pub mod checkpoint;
+mod decimal;
 pub mod hash;
 mod merkle;
 pub mod note;

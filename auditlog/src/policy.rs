@@ -8,7 +8,8 @@
 //! ```
 //! URLs are for those who talk to a log or witness; verification has no use for them.
 
-use crate::checkpoint::{CheckpointError, VerifiedCheckpoint, parse_decimal};
+use crate::checkpoint::{CheckpointError, VerifiedCheckpoint};
+use crate::decimal::parse_decimal;
 use crate::note::{KeyType, Note, NoteError, VerifierKey, VkeyError};
 
 /// Bytes of the longest policy that is parsed.
@@ -137,11 +138,7 @@ impl Policy {
         let threshold = match threshold {
             b"all" => names.len(),
             b"any" => 1,
-            k => std::str::from_utf8(k)
-                .ok()
-                .and_then(parse_decimal)
-                .and_then(|k| usize::try_from(k).ok())
-                .ok_or(PolicyError::Malformed)?,
+            k => std::str::from_utf8(k).ok().and_then(parse_decimal).ok_or(PolicyError::Malformed)?,
         };
         if !(1..=names.len()).contains(&threshold) {
             return Err(PolicyError::ThresholdOutOfRange);

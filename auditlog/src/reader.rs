@@ -11,7 +11,7 @@ use crate::checkpoint::{CheckpointError, VerifiedCheckpoint, VerifiedInclusion};
 use crate::hash::{Hash, leaf_hash};
 use crate::note::VerifierKey;
 use crate::proof::{MissingTile, ProofError, Prover};
-use crate::store::{CHECKPOINT_KEY, StoreError, TileSource};
+use crate::store::{CHECKPOINT_KEY, StoreError, TileSource, get_tile};
 use crate::tile::{TILE_WIDTH, TilePath, bundle_of, parse_hashes};
 use crate::tree::RightEdge;
 
@@ -108,7 +108,7 @@ impl<T: TileSource> Reader<T> {
     /// The entries of a bundle, each checked against its leaf.
     pub(crate) async fn bundle(&self, path: TilePath) -> Result<Vec<Bytes>, ReadError> {
         let mut entries =
-            parse_bundle(&get_tile(&self.source, path).await?).map_err(|source| ReadError::Bundle { path, source })?;
+            parse_bundle(&tile_bytes(&self.source, path).await?).map_err(|source| ReadError::Bundle { path, source })?;
         entries.truncate(usize::from(path.width()));
         let first = path.index() * u64::from(TILE_WIDTH);
         for (index, entry) in (first..).zip(&entries) {
@@ -140,7 +140,7 @@ impl<T: TileSource> Reader<T> {
                 continue;
             }
             let path = tile.path();
-            let bytes = get_tile(&self.source, path).await?;
+            let bytes = tile_bytes(&self.source, path).await?;
             let hashes = parse_hashes(&bytes, TILE_WIDTH).ok_or(ReadError::Mismatch { path })?;
             match lock().insert_checked(tile.level, tile.index, hashes) {
                 Ok(true) => missing.truncate(missing.len() - 1),
@@ -162,20 +162,16 @@ pub(crate) async fn right_edge(source: &impl TileSource, checkpoint: &VerifiedCh
     let size = checkpoint.tree_size();
     let mut tiles = Vec::new();
     for path in RightEdge::tiles_of(size) {
-        let bytes = get_tile(source, path).await?;
+        let bytes = tile_bytes(source, path).await?;
         tiles.push(parse_hashes(&bytes, path.width()).ok_or(ReadError::Mismatch { path })?);
     }
     let edge = RightEdge::from_tiles(size, tiles).expect("each tile has its path's width");
     if edge.root() == checkpoint.root_hash() { Ok(edge) } else { Err(ReadError::RightEdge) }
 }
 
-/// The tile, or the full one of which it is a prefix: partial tiles may be gone once the full one is there.
-async fn get_tile(source: &impl TileSource, path: TilePath) -> Result<Bytes, ReadError> {
-    if let Some(bytes) = source.get(&path.to_string()).await? {
-        return Ok(bytes);
-    }
-    let full = if path.is_partial() { source.get(&path.to_full().to_string()).await? } else { None };
-    full.ok_or(ReadError::Missing { path })
+async fn tile_bytes(source: &impl TileSource, path: TilePath) -> Result<Bytes, ReadError> {
+    let (bytes, _) = get_tile(source, path).await?.ok_or(ReadError::Missing { path })?;
+    Ok(bytes)
 }
 
 /// Why something was not read.

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::bundle::MAX_ENTRY_LEN;
 use crate::checkpoint::VerifiedCheckpoint;
-use crate::hash::{EMPTY_ROOT, Hash, leaf_hash};
+use crate::hash::{EMPTY_ROOT, leaf_hash};
 use crate::note::{Signer, VerifierKey};
 use crate::reader::{ReadError, Reader};
 use crate::sequencer::pool::{Admission, Answer, State};
@@ -192,11 +192,6 @@ impl<S: TileSource> Log<S> {
         let reader = Reader::at(&self.shared.store, VerifiedCheckpoint::clone(&checkpoint)).await?;
         let (path, _) = reader.inclusion_proof(index).await?;
         Ok(Appended { index, tlog_proof: TlogProof::new(index, path, checkpoint.note().to_owned()) })
-    }
-
-    /// The position of an entry among the remembered ones, by its leaf hash.
-    pub fn index_of(&self, leaf: &Hash) -> Option<u64> {
-        self.shared.state().remembered_mut().get(leaf)
     }
 
     /// The latest published checkpoint.

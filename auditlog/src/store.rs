@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::tile::TilePath;
+
 /// The key of the published checkpoint.
 pub const CHECKPOINT_KEY: &str = "checkpoint";
 
@@ -31,6 +33,17 @@ pub trait TileSource {
     /// [`MAX_BUNDLE_LEN`](crate::bundle::MAX_BUNDLE_LEN) bytes. What it returns needs no trust: readers check it
     /// against a signed checkpoint.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Bytes>, StoreError>>;
+}
+
+/// The bytes of a tile or bundle, and the width of the one that was found: partial ones may be gone once the full one,
+/// of which each is a prefix, is there.
+pub(crate) async fn get_tile(source: &impl TileSource, path: TilePath) -> Result<Option<(Bytes, u16)>, StoreError> {
+    let found = source.get(&path.to_string()).await?;
+    if found.is_some() || !path.is_partial() {
+        return Ok(found.map(|bytes| (bytes, path.width())));
+    }
+    let full = path.to_full();
+    Ok(source.get(&full.to_string()).await?.map(|bytes| (bytes, full.width())))
 }
 
 /// A store of objects. When a write has returned, the object survives a crash of the machine.

@@ -11,6 +11,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::decimal::parse_decimal;
 use crate::hash::Hash;
 
 /// Hashes in a full tile and entries in a full bundle.
@@ -74,10 +75,10 @@ impl TilePath {
         let (content, rest) = rest.split_once('/').ok_or(TilePathError::Malformed)?;
         let content = match content {
             "entries" => TileContent::Entries,
-            level => TileContent::Hashes(parse_decimal(level)?),
+            level => TileContent::Hashes(parse_decimal(level).ok_or(TilePathError::Malformed)?),
         };
         let (index, width) = match rest.split_once(".p/") {
-            Some((index, width)) => (index, parse_decimal(width)?),
+            Some((index, width)) => (index, parse_decimal(width).ok_or(TilePathError::Malformed)?),
             None => (rest, TILE_WIDTH),
         };
         let index = index.split('/').try_fold(0u64, |index, group| {
@@ -199,15 +200,6 @@ pub fn parse_hashes(bytes: &[u8], width: u16) -> Option<Vec<Hash>> {
     }
     let hashes = hashes.get(..usize::from(width))?;
     Some(hashes.iter().map(|bytes| Hash::new(*bytes)).collect())
-}
-
-/// A decimal without sign or leading zeros.
-fn parse_decimal<T: std::str::FromStr>(text: &str) -> Result<T, TilePathError> {
-    let canonical = text == "0" || (!text.starts_with('0') && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    if !canonical {
-        return Err(TilePathError::Malformed);
-    }
-    text.parse().map_err(|_| TilePathError::OutOfRange)
 }
 
 #[cfg(test)]

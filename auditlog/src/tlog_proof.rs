@@ -14,7 +14,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::checkpoint::{VerifiedInclusion, parse_decimal};
+use crate::checkpoint::VerifiedInclusion;
+use crate::decimal::parse_decimal;
 use crate::hash::{Hash, leaf_hash};
 use crate::note::MAX_NOTE_LEN;
 use crate::policy::{Policy, PolicyViolation};
@@ -38,12 +39,6 @@ impl TlogProof {
     /// A proof of entry `index` without extra data; `checkpoint` is the signed note.
     pub fn new(index: u64, path: Vec<Hash>, checkpoint: String) -> Self {
         Self { extra: None, index, path, checkpoint }
-    }
-
-    /// The same proof with extra data, which nothing authenticates.
-    #[must_use]
-    pub fn with_extra(self, extra: Vec<u8>) -> Self {
-        Self { extra: Some(extra), ..self }
     }
 
     /// Parses a proof of at most [`MAX_TLOG_PROOF_LEN`] bytes.

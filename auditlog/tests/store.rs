@@ -30,6 +30,19 @@ async fn directory_survives_reopening() {
 }
 
 #[tokio::test]
+async fn failed_writes_leave_no_temporary_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DirStore::open_writer(dir.path()).unwrap();
+    store.put("file", "x".into()).await.unwrap();
+    // Below a file nothing can be created: neither the object nor the directory it would be in.
+    for key in ["file/object", "file/directory/object"] {
+        assert!(store.put(key, "y".into()).await.is_err(), "{key}");
+        assert!(store.put_new(key, "y".into()).await.is_err(), "{key}");
+    }
+    assert!(dir.path().join("private/tmp").read_dir().unwrap().next().is_none(), "no temporary file is left");
+}
+
+#[tokio::test]
 async fn directory_has_one_writer_and_any_number_of_readers() {
     let dir = tempfile::tempdir().unwrap();
     let writer = DirStore::open_writer(dir.path()).unwrap();

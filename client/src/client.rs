@@ -173,18 +173,28 @@ impl Client {
         self.shared.config.clock.now()
     }
 
-    /// Tries once more to get the tlog proof of every stored receipt that lacks one; says how many still do.
+    /// The most receipts that [`Client::settle_stored`] tries: each that the log refuses costs a request, at every start.
+    pub const MAX_SETTLED_AT_ONCE: usize = 64;
+
+    /// Tries once more to get the tlog proofs of stored receipts that lack one, of the newest
+    /// [`Client::MAX_SETTLED_AT_ONCE`]; says how many of those still do.
     ///
     /// # Errors
     /// [`StoreError`], when receipts cannot be read.
     pub async fn settle_stored(&self) -> Result<usize, StoreError> {
+        const NO_PANIC: &str = "reading does not panic, and is not cancelled";
         let store = Arc::clone(&self.shared.store);
-        let unlogged = tokio::task::spawn_blocking(move || {
-            let bundles = store.ids()?.into_iter().filter_map(|id| store.load(id).ok().flatten());
-            Ok::<_, StoreError>(bundles.filter(|bundle| !bundle.logged).collect::<Vec<_>>())
-        });
+        let mut ids = tokio::task::spawn_blocking(move || store.ids()).await.expect(NO_PANIC)?.into_iter();
         let mut left = 0;
-        for bundle in unlogged.await.expect("reading does not panic, and is not cancelled")? {
+        for _ in 0..Self::MAX_SETTLED_AT_ONCE {
+            let store = Arc::clone(&self.shared.store);
+            let next = tokio::task::spawn_blocking(move || {
+                let unlogged = ids.find_map(|id| store.load(id).ok().flatten().filter(|bundle| !bundle.logged));
+                (unlogged, ids)
+            });
+            let (unlogged, rest) = next.await.expect(NO_PANIC);
+            let Some(bundle) = unlogged else { break };
+            ids = rest;
             left += usize::from(!settlement::settle(&self.shared, bundle, None, &[Duration::ZERO]).await);
         }
         Ok(left)

@@ -18,6 +18,8 @@ use crate::gateway::{Gateway, Hint, TransportError};
 
 /// Age at which a snapshot is fetched anew: providers come and go long before their statements end.
 const MAX_AGE: Duration = Duration::from_mins(5);
+/// Age below which a snapshot is not fetched anew for a model that it lacks: each unknown name would cost a directory.
+const MIN_AGE: Duration = Duration::from_secs(5);
 /// A statement that ends sooner than this is near its end: its provider has, or will soon have, another.
 const NEAR_END: Duration = Duration::from_mins(1);
 
@@ -176,11 +178,12 @@ impl DirectoryCache {
     }
 
     /// A snapshot that is good for a request of `model`: not old, and with a provider whose statement is not near its
-    /// end. While the gateway cannot be asked, a snapshot with a valid provider will do.
+    /// end, unless it was fetched a moment ago. While the gateway cannot be asked, a snapshot with a valid provider will do.
     pub(crate) async fn for_model(&self, gateway: &Gateway, model: &str) -> Result<Arc<Snapshot>, DirectoryError> {
         let current = self.current();
         let now = self.clock.now();
-        if !current.is_old(now) && current.offering(model, now + NEAR_END).next().is_some() {
+        let is_young = now < current.fetched + MIN_AGE;
+        if !current.is_old(now) && (is_young || current.offering(model, now + NEAR_END).next().is_some()) {
             return Ok(current);
         }
         match self.refresh(gateway, &current).await {

@@ -145,9 +145,27 @@ async fn the_directory_is_fetched_anew_when_it_is_old_or_statements_end() {
     assert!(matches!(error, SendError::UnknownModel { verified: 0, refused: 1 }), "{error:?}");
     assert_eq!(lock(&network.state.requests).len(), sent);
 
-    // Its next statement is found without being told.
+    // Its next statement is found without being told, a moment later.
+    network.state.clock.advance(Duration::from_secs(5));
     network.add_provider(TestProvider::new(&network.state.clock, &[("tiny", 2_048)])).await;
     ask(&client).await.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_models_do_not_fetch_a_directory_each() {
+    let network = Network::start(0).await;
+    network.add_provider(TestProvider::new(&network.state.clock, &[("other", 64)])).await;
+    let client = network.client();
+    let fetches = || network.state.directory_fetches.load(Ordering::Relaxed);
+    for _ in 0..5 {
+        let error = ask(&client).await.unwrap_err();
+        assert!(matches!(error, SendError::UnknownModel { verified: 1, refused: 0 }), "{error:?}");
+    }
+    assert_eq!(fetches(), 1);
+    network.state.clock.advance(Duration::from_secs(5));
+    network.add_provider(TestProvider::new(&network.state.clock, &[("tiny", 2_048)])).await;
+    ask(&client).await.unwrap();
+    assert_eq!(fetches(), 2, "a model that is new is found soon");
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanlight_auditlog::Policy;
-use fanlight_client::{ChatRequest, Event};
+use fanlight_client::{ChatRequest, Client, Event};
+use fanlight_protocol::RequestId;
+use fanlight_protocol::bundle::ReceiptBundle;
 use fanlight_protocol::request::RequestHeader;
 use fanlight_verifier::{BundleError, ProviderPolicy, verify_receipt};
 use futures_util::TryStreamExt;
@@ -71,6 +73,27 @@ async fn a_receipt_that_stayed_unlogged_is_settled_later() {
     let later = network.client();
     assert_eq!(later.settle_stored().await.unwrap(), 0);
     verify_receipt(&later.receipts().load(id).unwrap().unwrap(), &policy).unwrap();
+}
+
+#[tokio::test]
+async fn only_so_many_stored_receipts_are_tried_again_newest_first() {
+    let network = Network::start(1).await;
+    let client = network.client();
+    let exchange = client.send(&chat(false)).await.unwrap();
+    let id = exchange.receipt_id();
+    exchange.into_answer(1 << 20).await.unwrap();
+    client.settled().await;
+    let mut bundle = client.receipts().load(id).unwrap().unwrap();
+    (bundle.logged, bundle.tlog_proof) = (false, None);
+    // Older ones that never settle: the receipt is another's. Files of one instant are ordered by id.
+    for n in 0..Client::MAX_SETTLED_AT_ONCE {
+        let mut receipt_id = RequestId([0; 16]);
+        receipt_id.0[15] = u8::try_from(n).unwrap();
+        client.receipts().save(&ReceiptBundle { receipt_id, ..bundle.clone() }).unwrap();
+    }
+    client.receipts().save(&bundle).unwrap();
+    assert_eq!(client.settle_stored().await.unwrap(), Client::MAX_SETTLED_AT_ONCE - 1);
+    assert!(client.receipts().load(id).unwrap().unwrap().logged);
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use fanlight_protocol::UnixTime;
 use fanlight_protocol::request::{CHAT_COMPLETIONS, HeaderFields};
 
-use crate::enrol::MAX_CLOCK_DIFFERENCE_SECS;
 use crate::error::RequestError;
 use crate::registry::{Connection, LoggedStatement, Registry};
+use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
 
 /// A recipient that may be asked.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub fn admit<L>(registry: &Registry<L>, fields: &HeaderFields, now: UnixTime) ->
     if fields.operation != CHAT_COMPLETIONS {
         return Err(RequestError::WrongOperation);
     }
-    let too_early = now.as_secs().saturating_add(MAX_CLOCK_DIFFERENCE_SECS) < fields.created.as_secs();
+    let too_early = now.as_secs().saturating_add(CLOCK_TOLERANCE_SECS) < fields.created.as_secs();
     if too_early || now.as_secs() > fields.expires.as_secs() {
         return Err(RequestError::Expired);
     }

@@ -3,19 +3,22 @@
 use bytes::Bytes;
 use fanlight_protocol::entry::{EntryError, Evidence, IdentityKey, KeyStatement, LinkAuth, Signed};
 use fanlight_protocol::link::Hello;
+use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
 use fanlight_protocol::{Digest, UnixTime};
 
 use crate::error::LogError;
 use crate::host::Host;
 
-/// Clock difference that is forgiven, in seconds (SPEC §10).
-pub const MAX_CLOCK_DIFFERENCE_SECS: u64 = 60;
+/// Longest key statement or evidence that is listed, in bytes (SPEC §10). The formats allow more: 64 models with names of 128
+/// bytes take about 11,600. But anyone may enrol, and everyone reads the directory.
+pub const MAX_LISTED_ENTRY_LEN: usize = 8_192;
 
 /// Why a provider is not enrolled, or its new statement not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrolError {
-    /// The link entry answers another challenge: replayed, or meant for another gateway.
+    /// The link entry answers another challenge than this connection's: it is replayed. A gateway that relays the challenge
+    /// of another to a provider is not noticed by this.
     #[error("link entry answers another challenge")]
     Challenge,
     /// The evidence entry is not valid.
@@ -39,6 +42,9 @@ pub enum EnrolError {
     /// The link entry was made more than 60 s ago or ahead.
     #[error("link entry is not of this time")]
     Time,
+    /// The evidence or the key statement is longer than [`MAX_LISTED_ENTRY_LEN`].
+    #[error("entry is too long to be listed")]
+    TooLong,
     /// The key statement does not count now.
     #[error("key statement is outside its validity")]
     Validity,
@@ -58,11 +64,14 @@ impl Enrolment {
     /// # Errors
     /// [`EnrolError`] by variant.
     pub fn verify(hello: &Hello<'_>, challenge: &[u8; 32], now: UnixTime) -> Result<Self, EnrolError> {
+        if hello.evidence.len() > MAX_LISTED_ENTRY_LEN {
+            return Err(EnrolError::TooLong);
+        }
         let auth = Signed::<LinkAuth>::verify_self_keyed(hello.link_auth).map_err(EnrolError::LinkAuth)?;
         if auth.challenge != *challenge {
             return Err(EnrolError::Challenge);
         }
-        if auth.time.as_secs().abs_diff(now.as_secs()) > MAX_CLOCK_DIFFERENCE_SECS {
+        if auth.time.as_secs().abs_diff(now.as_secs()) > CLOCK_TOLERANCE_SECS {
             return Err(EnrolError::Time);
         }
         if auth.statement_digest != Digest::of(hello.key_statement) {
@@ -111,13 +120,16 @@ pub struct LoggedEnrolment {
 /// Checks a key statement of a known identity under known evidence.
 ///
 /// # Errors
-/// [`EnrolError::Statement`], [`EnrolError::Identity`], [`EnrolError::EvidenceDigest`], [`EnrolError::Validity`].
+/// [`EnrolError::TooLong`], [`EnrolError::Statement`], [`EnrolError::Identity`], [`EnrolError::EvidenceDigest`], [`EnrolError::Validity`].
 pub fn verify_statement(
     entry: &[u8],
     identity: &IdentityKey,
     evidence_digest: Digest,
     now: UnixTime,
 ) -> Result<Signed<KeyStatement>, EnrolError> {
+    if entry.len() > MAX_LISTED_ENTRY_LEN {
+        return Err(EnrolError::TooLong);
+    }
     let statement = Signed::<KeyStatement>::verify_self_keyed(entry).map_err(EnrolError::Statement)?;
     if statement.signer() != identity {
         return Err(EnrolError::Identity);

@@ -14,7 +14,7 @@
 //!
 //! // The gateway speaks first: it challenges whoever connects.
 //! let mut link = Link::accept([7; 32], Duration::ZERO);
-//! let first = link.poll_transmit().expect("a challenge");
+//! let first = link.poll_transmit(Duration::ZERO).expect("a challenge");
 //! assert_eq!(Message::parse(&first), Ok((0, Message::Challenge([7; 32]))));
 //! ```
 

@@ -96,6 +96,7 @@ impl Metrics {
             | Event::Frame { .. }
             | Event::Prefix { .. }
             | Event::Resent(_)
+            | Event::Stalled
             | Event::Statement(_)
             | Event::TimedOut { .. } => {}
         }

@@ -1,21 +1,24 @@
 //! Who is connected: the directory, and the places that requests take at providers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use fanlight_protocol::directory::{Directory, Listing};
-use fanlight_protocol::entry::{Evidence, IdentityKey, KeyStatement, Signed};
+use fanlight_protocol::entry::{Evidence, IdentityKey, KeyStatement, STATEMENT_GRACE_SECS, Signed};
 use fanlight_protocol::{Digest, ProviderId, UnixTime};
 
 use crate::enrol::LoggedEnrolment;
 
-/// How long a request sealed before the end of a key statement is still opened, in seconds (SPEC §7.2).
-pub const STATEMENT_GRACE_SECS: u64 = 300;
 /// Most streams that one provider can offer to take.
 pub const MAX_CAPACITY: u32 = 1_024;
 /// Most key statements of one provider that are routable at once: a rotation every hour with 6 hours of validity, and grace.
 pub const MAX_STATEMENTS: usize = 8;
+/// Most listings in bytes of JSON, below the 16 MiB that every client reads; with more providers the latest are listed.
+pub const MAX_LISTINGS_LEN: usize = 15 << 20;
+/// Bytes of one listing's JSON besides its four values: names, quotes, commas.
+const LISTING_FRAME_LEN: usize = 128;
 /// Identities that are remembered after their provider left, so that their receipts can still be logged.
 const MAX_REMEMBERED: usize = 65_536;
 
@@ -46,6 +49,8 @@ pub struct Connection<L> {
     in_flight: AtomicU32,
     // What the provider has warm, as far as the gateway saw.
     last_model: Mutex<String>,
+    // Its number in the order of enrolment.
+    enrolled: AtomicU64,
     link: L,
 }
 
@@ -61,6 +66,7 @@ impl<L> Connection<L> {
             capacity: AtomicU32::new(capacity.min(MAX_CAPACITY)),
             in_flight: AtomicU32::new(0),
             last_model: Mutex::default(),
+            enrolled: AtomicU64::new(0),
             link,
         })
     }
@@ -161,15 +167,38 @@ pub struct Registry<L> {
 struct Inner<L> {
     connections: HashMap<ProviderId, Arc<Connection<L>>>,
     by_statement: HashMap<Digest, (Arc<Connection<L>>, Arc<LoggedStatement>)>,
-    identities: HashMap<ProviderId, IdentityKey>,
+    identities: Identities,
+    enrolments: u64,
+}
+
+/// The identities that receipts are checked with.
+#[derive(Debug, Default)]
+struct Identities {
+    keys: HashMap<ProviderId, IdentityKey>,
     // Order of first enrolment, for forgetting the oldest.
-    remembered: VecDeque<ProviderId>,
+    order: VecDeque<ProviderId>,
+}
+
+impl Identities {
+    /// Remembers a key. Above `limit` it forgets the oldest that is not `connected`, if there is one.
+    fn remember(&mut self, key: &IdentityKey, limit: usize, connected: impl Fn(&ProviderId) -> bool) {
+        let id = key.provider_id();
+        if self.keys.insert(id, key.clone()).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > limit
+            && let Some(oldest) = self.order.iter().position(|id| !connected(id))
+            && let Some(oldest) = self.order.remove(oldest)
+        {
+            self.keys.remove(&oldest);
+        }
+    }
 }
 
 impl<L> Default for Registry<L> {
     fn default() -> Self {
-        let (connections, by_statement, identities) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { inner: RwLock::new(Inner { connections, by_statement, identities, remembered: VecDeque::new() }) }
+        let (connections, by_statement, identities) = (HashMap::new(), HashMap::new(), Identities::default());
+        Self { inner: RwLock::new(Inner { connections, by_statement, identities, enrolments: 0 }) }
     }
 }
 
@@ -178,6 +207,8 @@ impl<L> Registry<L> {
     pub fn insert(&self, connection: &Arc<Connection<L>>) -> Option<Arc<Connection<L>>> {
         let id = connection.provider_id();
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.enrolments += 1;
+        connection.enrolled.store(inner.enrolments, Ordering::Relaxed);
         let superseded = inner.connections.insert(id, Arc::clone(connection));
         if let Some(old) = &superseded {
             inner.by_statement.retain(|_, (owner, _)| !Arc::ptr_eq(owner, old));
@@ -185,14 +216,8 @@ impl<L> Registry<L> {
         for statement in connection.statements() {
             inner.by_statement.insert(statement.statement.digest(), (Arc::clone(connection), statement));
         }
-        if inner.identities.insert(id, connection.identity().clone()).is_none() {
-            inner.remembered.push_back(id);
-        }
-        if inner.remembered.len() > MAX_REMEMBERED
-            && let Some(oldest) = inner.remembered.pop_front()
-        {
-            inner.identities.remove(&oldest);
-        }
+        let Inner { connections, identities, .. } = &mut *inner;
+        identities.remember(connection.identity(), MAX_REMEMBERED, |id| connections.contains_key(id));
         superseded
     }
 
@@ -245,7 +270,7 @@ impl<L> Registry<L> {
 
     /// The identity key of a provider that is, or lately was, enrolled.
     pub fn identity(&self, id: &ProviderId) -> Option<IdentityKey> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner).identities.get(id).cloned()
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).identities.keys.get(id).cloned()
     }
 
     /// Every connection, in no particular order.
@@ -254,7 +279,10 @@ impl<L> Registry<L> {
     }
 
     /// The directory (SPEC §9.1): the newest statement of each connection that takes requests, of `model` if one is named.
+    /// Of more than fit into [`MAX_LISTINGS_LEN`] it has those that enrolled last.
     pub fn directory(&self, model: Option<&str>, now: UnixTime) -> Directory {
+        let mut connections = self.connections();
+        connections.sort_unstable_by_key(|c| Reverse(c.enrolled.load(Ordering::Relaxed)));
         let listing = |connection: Arc<Connection<L>>| {
             let newest = connection.listed(now)?;
             model.is_none_or(|name| newest.statement.offer(name).is_some()).then(|| Listing {
@@ -264,7 +292,13 @@ impl<L> Registry<L> {
                 evidence_proof: connection.evidence_proof.clone(),
             })
         };
-        Directory { providers: self.connections().into_iter().filter_map(listing).collect() }
+        let mut left = MAX_LISTINGS_LEN;
+        let fits = |listing: &Listing| {
+            let rest = left.checked_sub(json_len(listing));
+            left = rest.unwrap_or_default();
+            rest.is_some()
+        };
+        Directory { providers: connections.into_iter().filter_map(listing).take_while(fits).collect() }
     }
 
     /// Names of listed models, each with the start of the earliest statement that offers it.
@@ -277,5 +311,66 @@ impl<L> Registry<L> {
             }
         }
         models
+    }
+}
+
+/// At least the bytes that a listing takes in JSON.
+fn json_len(listing: &Listing) -> usize {
+    let base64 = |entry: &[u8]| entry.len().div_ceil(3) * 4;
+    // Text of several lines: each line end takes an escape, and a quote or backslash in the origin's name would.
+    let text = |proof: &str| proof.len() + proof.bytes().filter(|b| matches!(b, b'\n' | b'"' | b'\\')).count();
+    let entries = base64(&listing.key_statement) + base64(&listing.evidence);
+    entries + text(&listing.key_statement_proof) + text(&listing.evidence_proof) + LISTING_FRAME_LEN
+}
+
+#[cfg(test)]
+#[path = "../tests/support/entries.rs"]
+#[expect(dead_code, reason = "shared with tests that need the rest")]
+mod entries;
+
+#[cfg(test)]
+mod tests {
+    use super::entries::Identity;
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    fn connection(seed: u8, proof_len: usize) -> Arc<Connection<()>> {
+        let identity = Identity::new(seed);
+        let statement = identity.sign(&identity.statement(100, NOW));
+        // The worst case: every byte of a proof takes an escape.
+        let (evidence_proof, statement_proof) = ("\n".repeat(proof_len), String::new());
+        let evidence = identity.evidence;
+        Connection::new(LoggedEnrolment { evidence, evidence_proof, statement, statement_proof, capacity: 1 }, ())
+    }
+
+    #[test]
+    fn the_directory_is_bounded_and_has_the_latest() {
+        const PROOF_LEN: usize = 1 << 20;
+        let registry = Registry::default();
+        for seed in 1..=10 {
+            registry.insert(&connection(seed, PROOF_LEN));
+        }
+        // The first comes back, and is the latest then.
+        registry.insert(&connection(1, PROOF_LEN));
+        let directory = registry.directory(None, NOW);
+        assert!(serde_json::to_vec(&directory).unwrap().len() <= MAX_LISTINGS_LEN + LISTING_FRAME_LEN);
+        let listed: Vec<_> = directory.providers.into_iter().map(|p| p.evidence).collect();
+        let latest = [1, 10, 9, 8, 7, 6, 5].map(|seed| Identity::new(seed).evidence.bytes().to_vec());
+        assert_eq!(listed, latest);
+    }
+
+    #[test]
+    fn identities_of_connected_providers_are_not_forgotten() {
+        let keys = [1, 2, 3, 4].map(|seed| connection(seed, 0).identity().clone());
+        let [first, second, third, fourth] = keys.each_ref().map(IdentityKey::provider_id);
+        let mut identities = Identities::default();
+        identities.remember(&keys[0], 2, |_| true);
+        identities.remember(&keys[1], 2, |_| true);
+        identities.remember(&keys[2], 2, |id| *id != second);
+        assert!(!identities.keys.contains_key(&second), "the oldest that is not connected");
+        assert!(identities.keys.contains_key(&first) && identities.keys.contains_key(&third));
+        identities.remember(&keys[3], 2, |_| true);
+        assert_eq!(identities.order, [first, third, fourth], "all are connected");
     }
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entries::{Identity, MODEL, details, fields, prefix, request, sealed_frame};
+use fanlight_gateway::enrol::{EnrolError, MAX_LISTED_ENTRY_LEN};
 use fanlight_gateway::link::{
-    CLIENT_STALL, END_WAIT, End, Event, FIRST_WORD_WAIT, HELLO_WAIT, Link, LinkError, ReceiptError, STREAM_SILENCE, StreamRequest,
+    CLIENT_STALL, END_WAIT, End, Event, FIRST_WORD_WAIT, HELLO_WAIT, Link, LinkError, OpenError, ReceiptError, STREAM_SILENCE,
+    StreamRequest,
 };
 use fanlight_gateway::registry::LoggedStatement;
 use fanlight_gateway::upload::{Budget, Upload};
-use fanlight_protocol::entry::{EntryError, KeyStatement, Signed, Status};
-use fanlight_protocol::link::{INITIAL_CREDIT, Message};
+use fanlight_protocol::entry::{EntryError, KeyStatement, ModelOffer, ReceiptDetails, Signed, Status};
+use fanlight_protocol::link::{Hello, INITIAL_CREDIT, Message};
 use fanlight_protocol::response::{FrameType, ResponseTranscript};
 use fanlight_protocol::{Digest, MAX_REQUEST_LEN, RequestId, UnixTime};
 use proptest::prelude::*;
@@ -35,23 +37,27 @@ impl Peer {
         let identity = Identity::new(1);
         let statement = identity.sign(&identity.statement(101, NOW));
         let mut link = Link::accept(NONCE, START);
-        link.poll_transmit().expect("CHALLENGE");
+        link.poll_transmit(START).expect("CHALLENGE");
         let hello = Bytes::from(identity.hello(NONCE, &statement, 4, NOW));
         assert!(matches!(link.receive(&hello, NOW, START), Ok(Some(Event::Hello(_)))));
         link.welcome("evidence proof", "statement proof");
-        let welcome = link.poll_transmit().expect("WELCOME");
+        let welcome = link.poll_transmit(START).expect("WELCOME");
         assert!(matches!(Message::parse(&welcome), Ok((0, Message::Welcome { .. }))));
         let request = request(fields(&[&statement], NOW), 150_000);
         Self { link, identity, statement, request }
     }
 
     fn open(&mut self) -> u32 {
+        self.try_open().expect("an enrolled link")
+    }
+
+    fn try_open(&mut self) -> Result<u32, OpenError> {
         let mut upload = Upload::new(Budget::new(MAX_REQUEST_LEN));
         upload.push(Bytes::copy_from_slice(&self.request)).expect("it fits");
         let statements = vec![Arc::new(LoggedStatement { statement: self.statement.clone(), proof: String::new() })];
         let (request_id, model) = (RequestId([9; 16]), MODEL.to_owned());
         let stream = StreamRequest { upload: upload.finish(), request_id, model, statements };
-        self.link.open(stream, START).expect("an enrolled link")
+        self.link.open(stream, START)
     }
 
     fn receive(&mut self, stream: u32, message: Message<'_>, at: Duration) -> Result<Option<Event>, LinkError> {
@@ -81,7 +87,7 @@ fn requests_take_turns_and_control_goes_first() {
     assert_eq!((peer.open(), peer.open()), (1, 2), "streams are numbered from 1 upwards");
     let mut sent = [Vec::new(), Vec::new()];
     let mut order = Vec::new();
-    while let Some(message) = peer.link.poll_transmit() {
+    while let Some(message) = peer.link.poll_transmit(START) {
         let (stream, message) = Message::parse(&message).unwrap();
         order.push((stream, matches!(message, Message::RequestEnd(_))));
         let (Message::Request(piece) | Message::RequestEnd(piece)) = message else { panic!("expected a request") };
@@ -93,9 +99,9 @@ fn requests_take_turns_and_control_goes_first() {
     peer.open();
     peer.link.cancel(2, START);
     peer.link.cancel(2, START);
-    let first = peer.link.poll_transmit().unwrap();
+    let first = peer.link.poll_transmit(START).unwrap();
     assert_eq!(Message::parse(&first), Ok((2, Message::Cancel)), "once, and before the new request");
-    assert!(matches!(Message::parse(&peer.link.poll_transmit().unwrap()), Ok((3, Message::Request(_)))));
+    assert!(matches!(Message::parse(&peer.link.poll_transmit(START).unwrap()), Ok((3, Message::Request(_)))));
 }
 
 #[test]
@@ -203,13 +209,14 @@ fn waits_end() {
 
     let mut peer = Peer::enrolled();
     let stream = peer.open();
-    assert!(peer.link.tick(FIRST_WORD_WAIT).unwrap().is_empty());
-    let timed_out = peer.link.tick(late(FIRST_WORD_WAIT)).unwrap();
+    let sent = START + FIRST_WORD_WAIT / 2;
+    while peer.link.poll_transmit(sent).is_some() {}
+    assert!(peer.link.tick(sent + FIRST_WORD_WAIT).unwrap().is_empty(), "counted from the last request byte");
+    let timed_out = peer.link.tick(sent + late(FIRST_WORD_WAIT)).unwrap();
     assert!(matches!(timed_out[..], [Event::TimedOut { stream: s }] if s == stream));
-    let cancel = peer.link.poll_transmit().unwrap();
+    let cancel = peer.link.poll_transmit(sent).unwrap();
     assert_eq!(Message::parse(&cancel), Ok((stream, Message::Cancel)));
-    assert!(peer.link.tick(FIRST_WORD_WAIT + END_WAIT).unwrap().is_empty(), "told once");
-    assert_eq!(peer.link.tick(FIRST_WORD_WAIT + late(late(END_WAIT))).unwrap_err(), LinkError::EndTimedOut);
+    assert!(peer.link.tick(sent + FIRST_WORD_WAIT + END_WAIT).unwrap().is_empty(), "told once");
 
     let mut peer = Peer::enrolled();
     let stream = peer.open();
@@ -222,6 +229,100 @@ fn waits_end() {
         at += STREAM_SILENCE / 2;
     }
     assert_eq!(peer.link.tick(at).unwrap().len(), 1, "the client reads nothing");
+}
+
+#[test]
+fn a_stream_that_is_not_ended_in_time_costs_no_other_stream_its_answer() {
+    let mut peer = Peer::enrolled();
+    let (stuck, whole) = (peer.open(), peer.open());
+    let mut transcript = peer.begin(whole);
+    peer.begin(stuck);
+    assert!(peer.link.cancel(stuck, START).is_none(), "the provider has to stop");
+    let ping = peer.receive(whole, Message::Frame(&[0x03, 0, 0, 0, 0]), START + END_WAIT);
+    assert!(matches!(ping, Ok(None)), "it still answers");
+    let events = peer.link.tick(START + END_WAIT + Duration::from_millis(1)).unwrap();
+    assert!(matches!(events[..], [Event::Ended { stream: s, how: End::Cancelled, .. }, Event::Stalled] if s == stuck));
+    assert_eq!(peer.try_open(), Err(OpenError::Stalled));
+    assert!(matches!(peer.frame(stuck, FrameType::Data, 20), Ok(None)), "passed over");
+    assert!(matches!(peer.receive(stuck, Message::End, START), Ok(None)));
+    assert!(matches!(peer.receive(stuck, Message::End, START), Err(LinkError::UnknownStream)));
+
+    assert!(peer.frame(whole, FrameType::Final, 20).is_ok());
+    transcript.add_sealed_frame(&sealed_frame(FrameType::Final, 20));
+    let receipt = peer.receipt(whole, transcript.digest(), Status::Complete);
+    assert!(matches!(receipt, Ok(Some(Event::Receipt { complete: true, .. }))));
+    let ended = peer.receive(whole, Message::End, START);
+    assert!(matches!(ended, Ok(Some(Event::Ended { how: End::Complete, .. }))));
+    assert_eq!(peer.link.open_streams(), 0);
+}
+
+#[test]
+fn a_stream_that_the_provider_has_not_seen_is_cancelled_without_it() {
+    let mut peer = Peer::enrolled();
+    let (unseen, seen) = (peer.open(), peer.open());
+    let ended = peer.link.cancel(unseen, START);
+    assert!(matches!(ended, Some(Event::Ended { stream, how: End::Cancelled, bytes: (0, 0) }) if stream == unseen));
+    let first = peer.link.poll_transmit(START).unwrap();
+    assert!(matches!(Message::parse(&first), Ok((stream, Message::Request(_))) if stream == seen), "no CANCEL");
+    assert!(peer.link.cancel(seen, START).is_none(), "its first bytes are on their way");
+    let cancel = peer.link.poll_transmit(START).unwrap();
+    assert_eq!(Message::parse(&cancel), Ok((seen, Message::Cancel)));
+    assert!(!peer.link.wants_to_transmit());
+    assert!(matches!(peer.receive(seen, Message::End, START), Ok(Some(Event::Ended { .. }))));
+    assert!(peer.link.tick(START + END_WAIT * 2).unwrap().is_empty(), "nothing waits for the unseen one");
+}
+
+#[test]
+fn a_receipt_before_the_prefix_is_handed_out_and_is_no_part_of_an_answer() {
+    let mut peer = Peer::enrolled();
+    let stream = peer.open();
+    let receipt = peer.receipt(stream, Digest::ZERO, Status::Aborted);
+    assert!(matches!(receipt, Ok(Some(Event::Receipt { frame: None, complete: false, .. }))));
+    let ended = peer.receive(stream, Message::End, START);
+    assert!(matches!(ended, Ok(Some(Event::Ended { how: End::Unanswered, bytes: (_, 0), .. }))));
+}
+
+#[test]
+fn a_receipt_that_contradicts_itself_ends_the_link() {
+    type Spoil = fn(&mut ReceiptDetails);
+    let cases: [(&str, Spoil); 3] = [
+        ("more cached than all", |d| d.usage.cached_input = d.usage.input + 1),
+        ("more reasoning than all", |d| d.usage.reasoning = d.usage.output + 1),
+        ("ended before it started", |d| d.ended = UnixTime::from_millis(d.started.as_millis() - 1)),
+    ];
+    for (name, spoil) in cases {
+        let mut peer = Peer::enrolled();
+        let stream = peer.open();
+        let transcript = peer.begin(stream);
+        let mut details = details(&peer.request, transcript.digest(), Status::Aborted);
+        spoil(&mut details);
+        let (_, frame) = peer.identity.receipt(&peer.statement, &details);
+        let refused = peer.receive(stream, Message::Frame(&frame), START);
+        assert!(matches!(refused, Err(LinkError::Receipt(ReceiptError::Contradiction))), "{name}: {refused:?}");
+    }
+}
+
+#[test]
+fn entries_too_long_to_be_listed_are_refused() {
+    let long = |peer: &Peer| {
+        let mut statement = peer.identity.statement(150, NOW);
+        let offer = |i| ModelOffer { name: format!("{i:0>128}"), ..statement.models[0].clone() };
+        statement.models = (0..64).map(offer).collect();
+        peer.identity.sign(&statement)
+    };
+    let mut peer = Peer::enrolled();
+    let statement = long(&peer);
+    assert!(statement.bytes().len() > MAX_LISTED_ENTRY_LEN);
+    let refused = peer.receive(0, Message::Statement(statement.bytes()), START);
+    assert!(matches!(refused, Err(LinkError::Enrol(EnrolError::TooLong))));
+
+    let hello = peer.identity.hello(NONCE, &statement, 1, NOW);
+    let refused = Link::accept(NONCE, START).receive(&hello.into(), NOW, START);
+    assert!(matches!(refused, Err(LinkError::Enrol(EnrolError::TooLong))));
+    let auth = vec![0; 100];
+    let hello = Hello { link_auth: &auth, evidence: &[0; MAX_LISTED_ENTRY_LEN + 1], key_statement: &auth, capacity: 1 };
+    let refused = Link::accept(NONCE, START).receive(&Message::Hello(hello).to_bytes(0).into(), NOW, START);
+    assert!(matches!(refused, Err(LinkError::Enrol(EnrolError::TooLong))));
 }
 
 #[test]
@@ -245,7 +346,7 @@ proptest! {
     fn credit_is_exact(steps in prop::collection::vec((18usize..16_400, any::<bool>()), 1..200)) {
         let mut peer = Peer::enrolled();
         let stream = peer.open();
-        while peer.link.poll_transmit().is_some() {}
+        while peer.link.poll_transmit(START).is_some() {}
         peer.begin(stream);
         let mut credit = INITIAL_CREDIT as usize;
         let mut unread = Vec::new();
@@ -263,7 +364,7 @@ proptest! {
                 for n in unread.drain(..) {
                     peer.link.consumed(stream, n, true, START);
                 }
-                while let Some(message) = peer.link.poll_transmit() {
+                while let Some(message) = peer.link.poll_transmit(START) {
                     let Ok((_, Message::Credit(more))) = Message::parse(&message) else { panic!("expected CREDIT") };
                     credit += more as usize;
                     prop_assert!(credit <= INITIAL_CREDIT as usize);
@@ -298,7 +399,7 @@ proptest! {
         let (request_id, model) = (RequestId([9; 16]), MODEL.to_owned());
         peer.link.open(StreamRequest { upload, request_id, model, statements: Vec::new() }, START).unwrap();
         let mut sent = Vec::new();
-        while let Some(message) = peer.link.poll_transmit() {
+        while let Some(message) = peer.link.poll_transmit(START) {
             let Ok((1, Message::Request(piece) | Message::RequestEnd(piece))) = Message::parse(&message) else {
                 panic!("expected a request")
             };

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::base64_bytes;
 
-/// Longest directory that a client reads, in bytes: about 4,000 listings.
-pub const MAX_DIRECTORY_LEN: usize = 32 << 20;
+/// Longest directory that a client reads, in bytes. A gateway answers with less.
+pub const MAX_DIRECTORY_LEN: usize = 16 << 20;
 
 /// The answer of `GET /v1/providers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

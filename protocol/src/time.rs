@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+/// How far two parties' clocks may be apart, in seconds, before one refuses the other's times (SPEC §10).
+pub const CLOCK_TOLERANCE_SECS: u64 = 60;
+
 /// Milliseconds since the Unix epoch. Formats carry whole seconds unless SPEC says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

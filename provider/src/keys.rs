@@ -5,15 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use fanlight_protocol::entry::{KeyStatement, MAX_STATEMENT_SECS, ModelOffer, Signed};
+use fanlight_protocol::entry::{KeyStatement, MAX_STATEMENT_SECS, ModelOffer, STATEMENT_GRACE_SECS, Signed};
+use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
 use fanlight_protocol::{Digest, KeyId, UnixTime};
 
 use crate::enclave::{Enclave, KemKey, SignError};
 
 /// How long requests that were sealed in time are still opened after a key statement ends.
-pub const GRACE: Duration = Duration::from_mins(5);
-/// Seconds by which a key statement is backdated (SPEC §7.2).
-const CLOCK_TOLERANCE_SECS: u64 = 60;
+pub const GRACE: Duration = Duration::from_secs(STATEMENT_GRACE_SECS);
 /// Most requests that one KEM key opens: what is remembered against replays stays below 64 MiB. A key that reaches it is
 /// treated as gone, so clients refresh and find its successor.
 const MAX_OPENED: usize = 1 << 20;

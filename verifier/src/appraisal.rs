@@ -5,10 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use fanlight_protocol::entry::{Evidence, EvidenceKind, Signed};
+use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
 use fanlight_protocol::{Digest, ProviderId, UnixTime};
-
-/// How far ahead of the verifier's clock evidence may have been made, in seconds (SPEC §10).
-pub const CLOCK_TOLERANCE_SECS: u64 = 60;
 
 /// What stands behind a provider's keys, weakest first. Grades are ordered, but never collapsed into "trusted": show
 /// the grade itself, with [`Grade::does_not_prove`].

@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use fanlight_protocol::entry::{self, EntryError, EntryType, Evidence, IdentityKey, KeyStatement, Receipt, SelfKeyed, Signed};
+use fanlight_protocol::entry::{
+    self, EntryError, EntryType, Evidence, IdentityKey, KeyStatement, LinkAuth, Receipt, SelfKeyed, Signed,
+};
 use fanlight_protocol::{Digest, ProviderId, UnixTime};
 
-pub use self::finding::Finding;
+pub use self::finding::{Finding, Note};
 use crate::appraisal::{AppraisalError, AttestationResult, appraise};
 use crate::receipt::signed_in_time;
 
 mod finding;
+
+/// Receipts kept until the provider's key is known. Forged ones cost an attacker nothing, so more are not kept.
+const MAX_EARLY_RECEIPTS: usize = 1024;
 
 /// Folds a log into what it says of one provider.
 ///
@@ -27,7 +32,10 @@ pub struct ProviderHistory {
     statement_of: HashMap<Digest, usize>,
     // By counter; more than one at a counter is a fork.
     receipts: BTreeMap<u64, Vec<LoggedReceipt>>,
+    // Receipts from before the identity was known, not verified.
+    early: Vec<(u64, Vec<u8>)>,
     findings: Vec<Finding>,
+    notes: Vec<Note>,
 }
 
 impl ProviderHistory {
@@ -41,7 +49,9 @@ impl ProviderHistory {
             statements: Vec::new(),
             statement_of: HashMap::new(),
             receipts: BTreeMap::new(),
+            early: Vec::new(),
             findings: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -57,18 +67,18 @@ impl ProviderHistory {
             EntryType::Evidence => self.push_evidence(index, entry),
             EntryType::KeyStatement => self.push_statement(index, entry),
             EntryType::Receipt => self.push_receipt(index, entry),
-            EntryType::Link => {
+            EntryType::Link => Signed::<LinkAuth>::verify_self_keyed(entry).map(|_| {
                 self.findings.push(Finding::NeverLogged { index });
-                Ok(())
-            }
+            }),
         };
         if let Err(error) = taken {
-            self.findings.push(Finding::Unverifiable { index, error });
+            self.notes.push(Note::Unverifiable { index, error });
         }
     }
 
     /// Judges the whole: the chain of receipts is complete only now, since concurrent receipts are logged in any order.
     pub fn finish(mut self, now: UnixTime) -> HistoryReport {
+        self.judge_early();
         let mut findings = std::mem::take(&mut self.findings);
         self.judge_chain(&mut findings);
         let results = self.evidence.iter().map(|(index, evidence)| (*index, appraise(evidence, now)));
@@ -79,6 +89,7 @@ impl ProviderHistory {
             findings.push(Finding::NoEvidence);
         }
         findings.sort_by_key(Finding::index);
+        self.notes.sort_by_key(Note::index);
         HistoryReport {
             provider_id: self.provider_id,
             tree_size: self.next_index,
@@ -86,6 +97,7 @@ impl ProviderHistory {
             statements: self.statements,
             receipts: self.receipts.into_values().flatten().collect(),
             findings,
+            notes: self.notes,
         }
     }
 
@@ -115,7 +127,11 @@ impl ProviderHistory {
 
     fn push_receipt(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
         let Some(identity) = &self.identity else {
-            self.findings.push(Finding::NotEnrolled { index });
+            if self.early.len() < MAX_EARLY_RECEIPTS {
+                self.early.push((index, bytes.to_owned()));
+            } else {
+                self.notes.push(Note::UnknownKey { index });
+            }
             return Ok(());
         };
         let receipt = Signed::<Receipt>::verify(bytes, identity)?;
@@ -141,6 +157,17 @@ impl ProviderHistory {
     fn learn_identity(&mut self, entry: &impl SelfKeyed) {
         // The entry verified under this key and its kid is ours, so its key is the one and only.
         self.identity.get_or_insert_with(|| entry.identity().clone());
+    }
+
+    /// Only now is the key known that tells the provider's receipts from those in its name.
+    fn judge_early(&mut self) {
+        for (index, bytes) in std::mem::take(&mut self.early) {
+            match self.identity.as_ref().map(|identity| Signed::<Receipt>::verify(&bytes, identity)) {
+                Some(Ok(_)) => self.findings.push(Finding::NotEnrolled { index }),
+                Some(Err(error)) => self.notes.push(Note::Unverifiable { index, error }),
+                None => self.notes.push(Note::UnknownKey { index }),
+            }
+        }
     }
 
     fn judge_chain(&self, findings: &mut Vec<Finding>) {
@@ -183,10 +210,13 @@ pub struct HistoryReport {
     ///
     /// The newest receipts of a chain can be withheld unseen: nothing that is logged names them.
     pub findings: Vec<Finding>,
+    /// Entries in the provider's name that are not known to be its own, in order of the log.
+    pub notes: Vec<Note>,
 }
 
 impl HistoryReport {
-    /// Whether nothing is wrong. A provider that the log does not know is not good.
+    /// Whether nothing is wrong. A provider that the log does not know is not good; notes do not count, since anybody can
+    /// cause them.
     pub fn is_good(&self) -> bool {
         self.findings.is_empty()
     }

@@ -34,6 +34,6 @@ pub mod receipt;
 
 pub use appraisal::{AppraisalError, AttestationResult, Grade, appraise};
 pub use bundle::{BundleCheck, BundleError, VerifiedReceipt, verify_receipt};
-pub use history::{Finding, HistoryReport, ProviderHistory};
+pub use history::{Finding, HistoryReport, Note, ProviderHistory};
 pub use listing::{ListingError, LogProofError, ProviderPolicy, VerifiedProvider, verify_listing};
 pub use receipt::{CheckedReceipt, Exchange, ReceiptError, check_receipt};

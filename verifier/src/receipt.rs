@@ -1,13 +1,10 @@
 //! Receipts against the provider, the statement and the exchange that they are about (SPEC §7.3).
 
-use fanlight_protocol::entry::{EntryError, KeyStatement, Receipt, ReceiptDetails, Signed, Usage};
+use fanlight_protocol::entry::{EntryError, KeyStatement, Receipt, ReceiptDetails, STATEMENT_GRACE_SECS, Signed, Usage};
 use fanlight_protocol::response::ReceiptPayload;
 use fanlight_protocol::{Digest, KeyId, ProviderId, RequestId, UnixTime};
 
 use crate::listing::VerifiedProvider;
-
-/// How long after its statement's end a provider still opens requests, in seconds (SPEC §7.2).
-pub const OPENING_GRACE_SECS: u64 = 300;
 
 /// How long after the last opening a receipt may still be signed, in seconds: the longest answer that is believed.
 pub const MAX_ANSWER_SECS: u64 = 3_600;
@@ -116,13 +113,13 @@ pub fn check_receipt(
 
 /// Whether a request opened at `started` was opened in the statement's time.
 pub(crate) fn opened_in_time(statement: &KeyStatement, started: UnixTime) -> bool {
-    let last = statement.not_after.as_secs().saturating_add(OPENING_GRACE_SECS);
+    let last = statement.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS);
     (statement.not_before.as_secs()..=last).contains(&started.as_secs())
 }
 
 /// Whether a receipt's public time, a whole minute, fits the statement's time.
 pub(crate) fn signed_in_time(statement: &KeyStatement, time: UnixTime) -> bool {
-    let last = statement.not_after.as_secs().saturating_add(OPENING_GRACE_SECS + MAX_ANSWER_SECS);
+    let last = statement.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS + MAX_ANSWER_SECS);
     (statement.not_before.minute_secs()..=last).contains(&time.as_secs())
 }
 

@@ -4,7 +4,7 @@ mod world;
 
 use fanlight_protocol::entry::{EntryError, KeyStatement, LinkAuth, Receipt, ReceiptDetails, Signed};
 use fanlight_protocol::{Digest, UnixTime};
-use fanlight_verifier::{Finding, Grade, HistoryReport, ProviderHistory};
+use fanlight_verifier::{Finding, Grade, HistoryReport, Note, ProviderHistory};
 use proptest::prelude::*;
 use world::{END, Identity, NOW, START, details};
 
@@ -127,9 +127,9 @@ fn receipts_under_statements_that_do_not_count() {
     let findings = chain.findings(&[Identity::new(8).evidence().bytes(), other.bytes(), borrowed.bytes()]);
     assert_eq!(findings, [Finding::StatementNotLogged { index: 4, counter: 0 }]);
 
-    // Nothing says whose it is.
+    // Whose it is shows only afterwards.
     let early = judge(&chain.provider, &[r0, evidence.bytes(), chain.statement.bytes()]);
-    assert_eq!(early.findings, [Finding::NotEnrolled { index: 0 }]);
+    assert_eq!((early.findings, early.notes), (vec![Finding::NotEnrolled { index: 0 }], vec![]));
 }
 
 #[test]
@@ -160,8 +160,18 @@ fn entries_in_the_provider_s_name_that_are_not_its_own() {
     let forger = Identity::new(8);
     let [r0] = chain.bytes()[..] else { unreachable!("one receipt") };
     let in_its_name = forger.sign_as(&chain.provider, &chain.receipts[0]);
-    let bad_signature = Finding::Unverifiable { index: 3, error: EntryError::BadSignature };
-    assert_eq!(chain.findings(&[r0, &in_its_name]), [bad_signature]);
+    let bad_signature = |index| Note::Unverifiable { index, error: EntryError::BadSignature };
+    let report = chain.judge(&[r0, &in_its_name]);
+    assert!(report.is_good(), "{:?}", report.findings);
+    assert_eq!(report.notes, [bad_signature(3)]);
+
+    // Logged before the provider enrolled, or without it.
+    let evidence = chain.provider.evidence();
+    let report = judge(&chain.provider, &[&in_its_name, evidence.bytes(), chain.statement.bytes(), r0]);
+    assert!(report.is_good(), "{:?}", report.findings);
+    assert_eq!(report.notes, [bad_signature(0)]);
+    let report = judge(&chain.provider, &[&in_its_name]);
+    assert_eq!((report.findings, report.notes), (vec![Finding::NoEvidence], vec![Note::UnknownKey { index: 0 }]));
 
     let auth = LinkAuth {
         identity: chain.provider.public.clone(),
@@ -169,7 +179,11 @@ fn entries_in_the_provider_s_name_that_are_not_its_own() {
         statement_digest: chain.statement.digest(),
         time: NOW,
     };
-    assert_eq!(chain.findings(&[r0, chain.provider.sign(&auth).bytes()]), [Finding::NeverLogged { index: 3 }]);
+    let link = chain.provider.sign(&auth);
+    assert_eq!(chain.findings(&[r0, link.bytes()]), [Finding::NeverLogged { index: 3 }]);
+    let report = chain.judge(&[r0, &forger.sign_as(&chain.provider, &link)]);
+    assert!(report.is_good(), "{:?}", report.findings);
+    assert_eq!(report.notes, [bad_signature(3)]);
 }
 
 #[test]

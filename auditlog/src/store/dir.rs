@@ -302,7 +302,7 @@ impl Inner {
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let tmp = self.write_tmp(bytes)?;
         let dir = self.durable_parent(path)?;
-        fs::rename(&tmp, path)?;
+        fs::rename(&tmp.path, path)?;
         sync_dir(dir)
     }
 
@@ -314,8 +314,8 @@ impl Inner {
         let tmp = self.write_tmp(bytes)?;
         let dir = self.durable_parent(path)?;
         // Unlike a rename, a link never replaces what is there.
-        let linked = fs::hard_link(&tmp, path);
-        fs::remove_file(&tmp)?;
+        let linked = fs::hard_link(&tmp.path, path);
+        drop(tmp);
         match linked {
             Ok(()) => sync_dir(dir).map(|()| PutNew::Created),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -335,14 +335,15 @@ impl Inner {
         Ok(PutNew::ExistsSame)
     }
 
-    /// Writes and syncs a temporary file. One that is left behind is removed at the next start.
-    fn write_tmp(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+    /// Writes and syncs a temporary file.
+    fn write_tmp(&self, bytes: &[u8]) -> io::Result<TmpFile> {
         self.check_writer()?;
         let path = self.root.join(TMP_DIR).join(self.next_tmp.fetch_add(1, Ordering::Relaxed).to_string());
         let mut file = File::create_new(&path)?;
+        let tmp = TmpFile { path };
         file.write_all(bytes)?;
         file.sync_all()?;
-        Ok(path)
+        Ok(tmp)
     }
 
     fn durable_parent<'a>(&self, path: &'a Path) -> io::Result<&'a Path> {
@@ -388,6 +389,18 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+/// A temporary file, removed on drop: a full disk must not fill up further with what did not get into place.
+struct TmpFile {
+    path: PathBuf,
+}
+
+impl Drop for TmpFile {
+    fn drop(&mut self) {
+        // Gone already if it was renamed into place; whatever else stays behind is removed at the next start.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

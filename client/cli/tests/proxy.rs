@@ -198,7 +198,9 @@ async fn outer_errors_map_to_openais_statuses() {
         (ProblemCode::RejectedRequest, 502, None),
         (ProblemCode::ProviderFailed, 502, None),
     ] {
-        setup.network.inject([Fault::Problem(code)]);
+        // After `no_provider` the client asks once more.
+        let attempts = if code == ProblemCode::NoProvider { 2 } else { 1 };
+        setup.network.inject((0..attempts).map(|_| Fault::Problem(code)));
         let response = setup.chat(true).await;
         let after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(after.as_deref(), retry_after, "{code:?}");

@@ -13,7 +13,7 @@ use fanlight_gateway::upload::Budget;
 use fanlight_gateway::{Answer, BodyError, Host, LogError, Outgoing, ProviderLost};
 use fanlight_protocol::UnixTime;
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +24,10 @@ use crate::relay::{Piece, Relay};
 
 /// Longest time for a whole request body to arrive.
 const BODY_WAIT: Duration = Duration::from_mins(1);
+/// Longest time for tasks to end once they were told to, and then for the log to finish its round.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+/// Most provider links at once.
+const MAX_LINKS: usize = 4_096;
 /// Request bytes held at once, over all requests: 64 of the largest.
 const MAX_HELD_REQUEST_BYTES: usize = 64 * fanlight_protocol::MAX_REQUEST_LEN;
 
@@ -34,6 +38,8 @@ pub(crate) struct App {
     registry: Registry<LinkHandle>,
     metrics: Metrics,
     budget: Arc<Budget>,
+    /// Places for provider links.
+    pub(crate) links: Arc<Semaphore>,
     /// Links, connections, and appends on their way.
     pub(crate) tasks: TaskTracker,
     /// No new connections or requests; those in flight go on.
@@ -47,7 +53,8 @@ impl App {
     pub(crate) fn new(log: Log<DirStore>, failed: CancellationToken) -> Self {
         let (registry, metrics, tasks) = (Registry::default(), Metrics::default(), TaskTracker::new());
         let (stopping, killed) = (CancellationToken::new(), CancellationToken::new());
-        Self { log, registry, metrics, budget: Budget::new(MAX_HELD_REQUEST_BYTES), tasks, stopping, killed, failed }
+        let (budget, links) = (Budget::new(MAX_HELD_REQUEST_BYTES), Arc::new(Semaphore::new(MAX_LINKS)));
+        Self { log, registry, metrics, budget, links, tasks, stopping, killed, failed }
     }
 
     pub(crate) async fn failed(&self) {
@@ -60,9 +67,14 @@ impl App {
         if tokio::time::timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("requests in flight were cut off");
             self.killed.cancel();
-            self.tasks.wait().await;
+            if tokio::time::timeout(KILL_WAIT, self.tasks.wait()).await.is_err() {
+                tracing::error!("some tasks did not end");
+            }
         }
-        self.log.close().await;
+        // A store that hangs must not keep the process; what its round held is made good at the next start.
+        if tokio::time::timeout(KILL_WAIT, self.log.close()).await.is_err() {
+            tracing::error!("the log did not finish its round");
+        }
     }
 }
 
@@ -122,10 +134,12 @@ impl Host for App {
     }
 
     async fn append(&self, entry: Bytes) -> Result<String, LogError> {
-        match self.log.append(entry).await {
-            Ok(appended) => Ok(appended.tlog_proof.to_string()),
-            Err(AppendError::Overloaded) => Err(LogError::Overloaded),
-            Err(error) => {
+        // A store that fails can leave an append without an answer for ever.
+        match self.killed.run_until_cancelled(self.log.append(entry)).await {
+            None => Err(LogError::Unavailable),
+            Some(Ok(appended)) => Ok(appended.tlog_proof.to_string()),
+            Some(Err(AppendError::Overloaded)) => Err(LogError::Overloaded),
+            Some(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "entry not appended");
                 Err(LogError::Unavailable)
             }

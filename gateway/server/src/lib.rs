@@ -17,8 +17,8 @@
 //! ```
 
 mod app;
+mod append;
 mod link;
-mod log_key;
 mod relay;
 mod serve;
 
@@ -28,14 +28,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanlight_auditlog::store::dir::OpenDirError;
-use fanlight_auditlog::{DirStore, Log, TileSource, sequencer};
+use fanlight_auditlog::store::dir::{KeyFileError, OpenDirError};
+use fanlight_auditlog::{DirStore, Log, Signer, TileSource, sequencer};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use self::app::App;
-pub use self::log_key::LogKeyError;
 
 /// How long requests in flight may go on once the gateway shuts down.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(20);
@@ -43,7 +43,8 @@ pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(20);
 /// What an operator chooses.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Directory for the log (`log`) and its key (`private/log.key`). Whoever can write here can replace the log.
+    /// Directory for the log: `log`, with its key in `log/private/key`, which is never served. Whoever can write here can
+    /// replace the log.
     pub data: PathBuf,
     /// Origin of the log: the name in its checkpoints and its vkey. It cannot change once the log exists.
     pub origin: String,
@@ -66,12 +67,15 @@ pub enum StartError {
     /// The listener has no address.
     #[error("listener has no address")]
     Listener(#[source] io::Error),
-    /// The log's key was neither read nor made.
+    /// The log's key was neither read nor made, or is of another origin.
     #[error("log key is not usable")]
-    LogKey(#[source] LogKeyError),
-    /// The log was not opened; with another origin than before, its checkpoints do not verify.
+    LogKey(#[source] KeyFileError),
+    /// The log was not opened; with another key than before, its checkpoints do not verify.
     #[error("log was not opened")]
     OpenLog(#[source] sequencer::OpenError),
+    /// The system gives no randomness for the log's key.
+    #[error("system gives no randomness")]
+    Randomness(#[source] getrandom::Error),
     /// The log's store failed.
     #[error("log store failed")]
     Store(#[source] fanlight_auditlog::store::StoreError),
@@ -97,10 +101,10 @@ pub struct Gateway {
 /// [`StartError`] by variant.
 pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, StartError> {
     let local_addr = listener.local_addr().map_err(StartError::Listener)?;
-    let signer = log_key::load_or_create(&config.data, &config.origin).map_err(StartError::LogKey)?;
-    let log_vkey = signer.verifier_key().to_string();
     let store = DirStore::open_writer(config.data.join("log")).map_err(StartError::StoreDir)?;
     let is_new = store.get(fanlight_auditlog::store::CHECKPOINT_KEY).await.map_err(StartError::Store)?.is_none();
+    let signer = signer(&store, &config.origin, is_new)?;
+    let log_vkey = signer.verifier_key().to_string();
     if is_new {
         // A crash between the lock and the first checkpoint leaves a log without one; opening it makes that good.
         match fanlight_auditlog::create(&store, &signer).await {
@@ -120,6 +124,16 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, Sta
     });
     let server = tokio::spawn(serve::serve(Arc::clone(&app), listener));
     Ok(Gateway { app, local_addr, log_vkey, origin: config.origin, server, sequencer })
+}
+
+/// Reads the log's key; makes it for a log that is new. Any other key would sign nothing that verifies.
+fn signer(store: &DirStore, origin: &str, is_new: bool) -> Result<Signer, StartError> {
+    if !is_new {
+        store.existing_signer(None).map_err(StartError::LogKey)?;
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(StartError::Randomness)?;
+    store.signer(None, origin, &seed).map_err(StartError::LogKey)
 }
 
 impl Gateway {
@@ -153,7 +167,9 @@ impl Gateway {
     /// came, and finishes the log's round.
     pub async fn shutdown(self) {
         self.app.stop().await;
-        // Both ended, or were told to; a panic in them was reported when it happened.
+        // Both ended, or hang in a store that does not answer; a panic in them was reported when it happened.
+        self.server.abort();
+        self.sequencer.abort();
         let _ = self.server.await;
         let _ = self.sequencer.await;
     }

@@ -12,13 +12,13 @@ use fanlight_gateway::link::{Event, Link, LinkError, StreamRequest};
 use fanlight_gateway::metrics::Counter;
 use fanlight_gateway::registry::{Connection, LoggedStatement, Slot};
 use fanlight_gateway::{Host, LogError, Outgoing, RequestError};
-use fanlight_protocol::response::{Frame, FrameType};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::append::{append_patiently, log_receipt};
 use crate::relay::Piece;
 
 /// Messages that wait for the socket; with [`fanlight_protocol::link::MAX_MESSAGE_LEN`] about 1 MiB.
@@ -33,8 +33,8 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 const GONE_AFTER: Duration = Duration::from_secs(30);
 /// Longest time for the last messages of a link to leave.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(5);
-/// Longest wait of a client, whose answer is whole, for the proof that its receipt is logged.
-const INCLUSION_WAIT: Duration = Duration::from_secs(10);
+/// Longest time that a link which retires may go on with its open streams.
+const RETIRE_WAIT: Duration = Duration::from_mins(10);
 
 /// What the rest of the gateway tells a link's task.
 #[derive(Debug)]
@@ -113,8 +113,8 @@ impl Closed {
     }
 }
 
-/// Speaks with one provider until the connection ends.
-pub(crate) async fn run(app: Arc<App>, socket: WebSocket) {
+/// Speaks with one provider until the connection ends, and then frees its place.
+pub(crate) async fn run(app: Arc<App>, socket: WebSocket, place: OwnedSemaphorePermit) {
     let mut nonce = [0; 32];
     if let Err(error) = getrandom::fill(&mut nonce) {
         tracing::error!(error = &error as &dyn std::error::Error, "no randomness for a challenge");
@@ -129,11 +129,10 @@ pub(crate) async fn run(app: Arc<App>, socket: WebSocket) {
     let link = Link::accept(nonce, Duration::ZERO);
     let (connection, tickets, streams) = (None, HashMap::new(), HashMap::new());
     let (heard, pinged, resent) = (started, started, Arc::new(Semaphore::new(MAX_RESENT)));
-    let mut driver = Driver { app: Arc::clone(&app), link, handle, connection, tickets, streams, started, heard, pinged, resent };
-    let closed = match driver.drive(incoming, inbox, &outbox).await {
-        Ok(()) => Closed::Retired,
-        Err(closed) => closed,
-    };
+    let (app_too, retiring) = (Arc::clone(&app), None);
+    let mut driver =
+        Driver { app: app_too, link, handle, connection, tickets, streams, started, heard, pinged, resent, retiring };
+    let closed = driver.drive(incoming, inbox, &outbox).await.unwrap_or_else(|closed| closed);
     if let Some(connection) = &driver.connection {
         app.registry().remove(connection);
     }
@@ -157,6 +156,7 @@ pub(crate) async fn run(app: Arc<App>, socket: WebSocket) {
     if tokio::time::timeout(LAST_WORDS_WAIT, last_words).await.is_err() {
         writer.abort();
     }
+    drop(place);
 }
 
 /// Writes until there is nothing more to come, then closes.
@@ -201,6 +201,8 @@ struct Driver {
     pinged: Instant,
     // Places for receipts sent again that wait for the log.
     resent: Arc<Semaphore>,
+    // Since when the link only finishes what is open, and why.
+    retiring: Option<(Instant, Closed)>,
 }
 
 impl Driver {
@@ -209,29 +211,29 @@ impl Driver {
         mut incoming: SplitStream<WebSocket>,
         mut inbox: mpsc::UnboundedReceiver<Command>,
         outbox: &mpsc::Sender<Message>,
-    ) -> Result<(), Closed> {
+    ) -> Result<Closed, Closed> {
         let (stopping, killed) = (self.app.stopping.clone(), self.app.killed.clone());
         let mut ticks = tokio::time::interval(TICK);
-        let mut retiring = false;
-        while !(retiring && self.link.open_streams() == 0) {
+        loop {
+            if let Some((since, why)) = self.retiring
+                && (self.link.open_streams() == 0 || since.elapsed() > RETIRE_WAIT)
+            {
+                return Ok(why);
+            }
             tokio::select! {
                 message = incoming.next() => self.hear(message)?,
-                Some(command) = inbox.recv() => match command {
-                    Command::Retire => retiring = true,
-                    other => self.obey(other)?,
-                },
+                Some(command) = inbox.recv() => self.obey(command)?,
                 permit = outbox.reserve(), if self.link.wants_to_transmit() => {
                     let permit = permit.map_err(|_| Closed::Socket)?;
-                    if let Some(message) = self.link.poll_transmit() {
+                    if let Some(message) = self.link.poll_transmit(self.started.elapsed()) {
                         permit.send(Message::Binary(message.into()));
                     }
                 }
                 _ = ticks.tick() => self.tick(outbox)?,
-                () = stopping.cancelled(), if !retiring => retiring = true,
-                () = killed.cancelled() => return Ok(()),
+                () = stopping.cancelled(), if self.retiring.is_none() => self.retiring = Some((Instant::now(), Closed::Retired)),
+                () = killed.cancelled() => return Ok(Closed::Retired),
             }
         }
-        Ok(())
     }
 
     fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), Closed> {
@@ -284,7 +286,9 @@ impl Driver {
             }
             Event::Prefix { stream, prefix } => self.send(stream, Piece::Part { bytes: prefix, sealed: false }),
             Event::Receipt { stream, frame, complete, receipt } => {
-                self.send(stream, Piece::Part { bytes: frame, sealed: false });
+                if let Some(frame) = frame {
+                    self.send(stream, Piece::Part { bytes: frame, sealed: false });
+                }
                 // The client of a whole answer waits for the proof, also when the link ends meanwhile.
                 let client = self.streams.get(&stream).and_then(|c| c.pieces.clone()).filter(|_| complete);
                 self.app.tasks.spawn(log_receipt(Arc::clone(&self.app), receipt.entry(), client));
@@ -305,10 +309,11 @@ impl Driver {
                     drop(place);
                 });
             }
+            Event::Stalled => self.retire(Closed::Broken(LinkError::EndTimedOut)),
             Event::Statement(statement) => {
                 let (app, handle) = (Arc::clone(&self.app), self.handle.clone());
                 self.app.tasks.spawn(async move {
-                    let appended = app.append(Bytes::copy_from_slice(statement.bytes())).await;
+                    let appended = append_patiently(&app, Bytes::copy_from_slice(statement.bytes())).await;
                     let logged = appended.map(|proof| Arc::new(LoggedStatement { statement: *statement, proof }));
                     handle.tell(Command::Listed(logged));
                 });
@@ -325,8 +330,10 @@ impl Driver {
         let now = self.started.elapsed();
         match command {
             Command::Abort { ticket } => {
-                if let Some(&stream) = self.tickets.get(&ticket) {
-                    self.link.cancel(stream, now);
+                if let Some(&stream) = self.tickets.get(&ticket)
+                    && let Some(ended) = self.link.cancel(stream, now)
+                {
+                    self.act(ended);
                 }
             }
             Command::Consumed { ticket, n, sealed } => {
@@ -335,8 +342,9 @@ impl Driver {
                 }
             }
             Command::Enrolled(logged) => self.enrolled(*logged.map_err(Closed::Log)?),
-            Command::Listed(logged) => {
-                let logged = logged.map_err(Closed::Log)?;
+            // What was sealed to the keys before is still answered.
+            Command::Listed(Err(error)) => self.retire(Closed::Log(error)),
+            Command::Listed(Ok(logged)) => {
                 let Some(connection) = &self.connection else { return Ok(()) };
                 let added = self.app.registry().add_statement(connection, Arc::clone(&logged), self.app.now());
                 added.map_err(|error| Closed::Broken(LinkError::Statements(error)))?;
@@ -350,7 +358,7 @@ impl Driver {
                     self.streams.insert(stream, Client { ticket, pieces: Some(client), _slot: slot });
                 }
             }
-            Command::Retire => {}
+            Command::Retire => self.retire(Closed::Retired),
         }
         Ok(())
     }
@@ -367,6 +375,14 @@ impl Driver {
         self.connection = Some(connection);
     }
 
+    /// No request more; what is open goes on.
+    fn retire(&mut self, why: Closed) {
+        if let Some(connection) = &self.connection {
+            self.app.registry().remove(connection);
+        }
+        self.retiring.get_or_insert_with(|| (Instant::now(), why));
+    }
+
     fn send(&self, stream: u32, piece: Piece) {
         if let Some(client) = self.streams.get(&stream) {
             client.send(piece);
@@ -378,22 +394,4 @@ impl Driver {
             self.tickets.remove(&client.ticket);
         }
     }
-}
-
-/// Appends a receipt, and ends its client's answer with the proof of it, or without one when that takes too long.
-async fn log_receipt(app: Arc<App>, entry: Bytes, client: Option<mpsc::UnboundedSender<Piece>>) {
-    // When this stops waiting, the log takes the receipt all the same.
-    let (outcome, proof) = match tokio::time::timeout(INCLUSION_WAIT, app.append(entry)).await {
-        Ok(Ok(proof)) => ("logged", Some(proof)),
-        Ok(Err(_)) => ("failed", None),
-        Err(_) => ("late", None),
-    };
-    app.metrics().add(Counter::ReceiptsLogged, outcome, 1);
-    let Some(client) = client else { return };
-    if let Some(proof) = proof {
-        let frame = Frame { frame_type: FrameType::Inclusion, payload: proof.as_bytes() }.to_bytes();
-        // The client may have left with its receipt.
-        let _ = client.send(Piece::Part { bytes: frame.into(), sealed: false });
-    }
-    let _ = client.send(Piece::Finished);
 }

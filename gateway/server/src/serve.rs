@@ -1,31 +1,34 @@
 //! Connections: accepting, timeouts, shutdown; and the two routes of this shell.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use fanlight_gateway::{Reply, RequestError, handle, problem_response};
 use fanlight_protocol::link::{MAX_MESSAGE_LEN, SUBPROTOCOL};
+use http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Inbound};
 use crate::link;
 use crate::relay::Relay;
 
-/// Longest time for a request's head to arrive.
+/// Longest time for a request's head to arrive, and for the first request on a connection.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
-/// Most connections at once, links included.
+/// Most HTTP connections at once; links have places of their own.
 const MAX_CONNECTIONS: usize = 8_192;
 /// Most requests at once on one HTTP/2 connection.
 const MAX_H2_REQUESTS: u32 = 256;
@@ -38,14 +41,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the app stops, then lets connections finish.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
-    let service = TowerToHyperService::new(router(Arc::clone(&app)));
+    let router = router(Arc::clone(&app));
     let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = app.stopping.cancelled() => break,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
         };
+        let Some((place, accepted)) = app.stopping.run_until_cancelled(accept).await else { break };
         let socket = match accepted {
             Ok((socket, _)) => socket,
             Err(error) => {
@@ -54,12 +57,13 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
                 continue;
             }
         };
-        let connection = builder().serve_connection_with_upgrades(io(socket), service.clone()).into_owned();
-        let connection = graceful.watch(connection);
+        let asked = Asked::default();
+        let service = TowerToHyperService::new(router.clone().layer(Extension(asked.clone())));
+        let connection = graceful.watch(builder().serve_connection_with_upgrades(io(socket), service).into_owned());
         let killed = app.killed.clone();
         app.tasks.spawn(async move {
             // How a client's connection ends is its own affair; requests count their outcomes.
-            let _ = killed.run_until_cancelled_owned(connection).await;
+            let _ = killed.run_until_cancelled_owned(unless_idle(connection, asked)).await;
             drop(place);
         });
     }
@@ -68,6 +72,22 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
         () = graceful.shutdown() => {}
         () = app.killed.cancelled() => {}
     }
+}
+
+/// Whether a connection has brought a request.
+#[derive(Clone, Debug, Default)]
+struct Asked(CancellationToken);
+
+/// Serves a connection, and drops it if no request comes in time: hyper itself waits for ever for the bytes that tell
+/// HTTP/1 from HTTP/2, and for the first request on HTTP/2.
+async fn unless_idle(connection: impl Future, asked: Asked) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = asked.0.cancelled() => {}
+        () = tokio::time::sleep(HEAD_WAIT) => return,
+    }
+    connection.await;
 }
 
 fn io(socket: TcpStream) -> TokioIo<TcpStream> {
@@ -88,19 +108,28 @@ fn router(app: Arc<App>) -> Router {
     Router::new().route("/v1/link", get(upgrade)).fallback(answer).method_not_allowed_fallback(answer).with_state(app)
 }
 
-async fn answer(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn answer(State(app): State<Arc<App>>, Extension(asked): Extension<Asked>, request: Request) -> Response {
+    asked.0.cancel();
     into_response(handle(&*app, request.map(Inbound::new)).await)
 }
 
-async fn upgrade(State(app): State<Arc<App>>, upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>) -> Response {
+async fn upgrade(
+    State(app): State<Arc<App>>,
+    Extension(asked): Extension<Asked>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    asked.0.cancel();
     let Ok(upgrade) = upgrade else { return into_response(problem_response(RequestError::MethodNotAllowed)) };
     let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE_LEN).max_frame_size(MAX_MESSAGE_LEN);
     if upgrade.selected_protocol().is_none() || app.stopping.is_cancelled() {
         return into_response(problem_response(RequestError::MethodNotAllowed));
     }
+    let Ok(place) = Arc::clone(&app.links).try_acquire_owned() else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     upgrade.on_upgrade(move |socket| {
         let tasks = app.tasks.clone();
-        tasks.track_future(link::run(app, socket))
+        tasks.track_future(link::run(app, socket, place))
     })
 }
 

@@ -7,27 +7,29 @@
 //! **Bounds.** Control messages held: at most one grant or cancellation for each stream, and four others. Frames handed out
 //! and not consumed: [`INITIAL_CREDIT`](fanlight_protocol::link::INITIAL_CREDIT) bytes for each stream, its receipt, and one PING. Streams: the connection's capacity.
 
+mod error;
 mod receipt;
 mod stream;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanlight_protocol::entry::{IdentityKey, KeyStatement, Receipt, Signed};
 use fanlight_protocol::link::Message;
-use fanlight_protocol::problem::{Problem, ProblemCode};
-use fanlight_protocol::{Digest, ParseError, UnixTime};
+use fanlight_protocol::problem::Problem;
+use fanlight_protocol::{Digest, UnixTime};
 
+pub use self::error::{LinkError, OpenError};
 pub use self::receipt::{ReceiptError, VerifiedReceipt};
 use self::stream::Stream;
 pub use self::stream::{End, StreamRequest};
-use crate::enrol::{EnrolError, Enrolment, verify_statement};
-use crate::registry::TooManyStatements;
+use crate::enrol::{Enrolment, verify_statement};
 
 /// Longest wait for a HELLO.
 pub const HELLO_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for the first word on a stream; a provider sends its prefix once it has opened the request.
+/// Longest wait for the first word on a stream, from the last request byte that was sent; a provider sends its prefix once
+/// it has opened the request.
 pub const FIRST_WORD_WAIT: Duration = Duration::from_mins(1);
 /// Longest silence on a stream that answers; a provider pings every 5 s.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(30);
@@ -72,8 +74,8 @@ pub enum Event {
     Receipt {
         /// The stream.
         stream: u32,
-        /// The RECEIPT frame, byte for byte.
-        frame: Bytes,
+        /// The RECEIPT frame, byte for byte; `None` before PREFIX, when it would be no part of an answer.
+        frame: Option<Bytes>,
         /// Whether FINAL was there: the answer is whole.
         complete: bool,
         /// What it says.
@@ -90,6 +92,9 @@ pub enum Event {
     },
     /// A receipt entry of this provider, sent again in case that it was lost: append it.
     Resent(Bytes),
+    /// A stream was not ended in time, and has now [`Event::Ended`] for the gateway. Unlist the provider, open no stream, and
+    /// close the connection once the others have ended.
+    Stalled,
     /// A new key statement was good: append it, add it to the registry, then call [`Link::listed`].
     Statement(Box<Signed<KeyStatement>>),
     /// Time ran out on a stream, and it was cancelled: nothing more comes for its client. [`Event::Ended`] will follow.
@@ -97,89 +102,6 @@ pub enum Event {
         /// The stream.
         stream: u32,
     },
-}
-
-/// How the provider broke the protocol; the connection ends. Display is constant for each variant's [`LinkError::reason`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// More sealed bytes than the stream had credit for.
-    #[error("stream exceeds its credit")]
-    CreditExceeded,
-    /// No END in time after a CANCEL or a RECEIPT.
-    #[error("stream was not ended in time")]
-    EndTimedOut,
-    /// The HELLO or a STATEMENT is not good.
-    #[error("provider is not enrolled")]
-    Enrol(#[source] EnrolError),
-    /// A frame does not parse.
-    #[error("frame is malformed")]
-    Frame(#[source] ParseError),
-    /// A frame in the wrong order, or of a type that is the gateway's.
-    #[error("frame is out of order")]
-    FrameOrder,
-    /// No HELLO in time.
-    #[error("no hello in time")]
-    HelloTimedOut,
-    /// A message does not parse.
-    #[error("message is malformed")]
-    Message(#[source] ParseError),
-    /// The prefix is malformed or names a key that is no recipient of the request.
-    #[error("prefix names no recipient of this provider")]
-    Prefix,
-    /// The receipt does not verify.
-    #[error("receipt is not valid")]
-    Receipt(#[source] ReceiptError),
-    /// A refusal with a status that is no error.
-    #[error("refusal has a status that is no error")]
-    RefusalStatus,
-    /// More key statements that still count than one provider may have.
-    #[error("key statement is one too many")]
-    Statements(#[source] TooManyStatements),
-    /// A message for a stream that is not open.
-    #[error("stream is not open")]
-    UnknownStream,
-    /// A message that does not belong in this state.
-    #[error("message is unexpected")]
-    Unexpected,
-}
-
-impl LinkError {
-    /// A constant word for counters.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::CreditExceeded => "credit_exceeded",
-            Self::EndTimedOut => "end_timed_out",
-            Self::Enrol(_) => "enrol",
-            Self::Frame(_) => "frame",
-            Self::FrameOrder => "frame_order",
-            Self::HelloTimedOut => "hello_timed_out",
-            Self::Message(_) => "message",
-            Self::Prefix => "prefix",
-            Self::Receipt(_) => "receipt",
-            Self::RefusalStatus => "refusal_status",
-            Self::Statements(_) => "statements",
-            Self::UnknownStream => "unknown_stream",
-            Self::Unexpected => "unexpected",
-        }
-    }
-
-    /// What a REJECTED message tells the provider.
-    pub fn problem(self) -> Problem {
-        let cause = std::error::Error::source(&self).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Problem::with_message(ProblemCode::RejectedRequest, format!("The link ends: {self}{cause}."))
-    }
-}
-
-/// Why a stream is not opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The provider is not enrolled yet.
-    #[error("provider is not enrolled")]
-    NotEnrolled,
-    /// Every stream number of the connection is used.
-    #[error("stream numbers are used up")]
-    OutOfStreams,
 }
 
 /// One provider's connection.
@@ -191,6 +113,9 @@ pub struct Link {
     // Streams with request bytes to send; they take turns, so that a large request does not hold up a small one.
     uploads: VecDeque<u32>,
     next_stream: u32,
+    // Streams given up that the provider has not ended; what still comes on them is passed over.
+    given_up: BTreeSet<u32>,
+    stalled: bool,
 }
 
 #[derive(Debug)]
@@ -211,7 +136,8 @@ impl Link {
     pub fn accept(nonce: [u8; 32], now: Duration) -> Self {
         let control = VecDeque::from([Message::Challenge(nonce).to_bytes(0)]);
         let phase = Phase::Challenged { nonce, since: now };
-        Self { phase, control, streams: BTreeMap::new(), uploads: VecDeque::new(), next_stream: 1 }
+        let (streams, uploads, given_up) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+        Self { phase, control, streams, uploads, next_stream: 1, given_up, stalled: false }
     }
 
     /// Takes a message of the provider.
@@ -222,6 +148,12 @@ impl Link {
     /// [`LinkError`]: the connection must end.
     pub fn receive(&mut self, bytes: &Bytes, time: UnixTime, now: Duration) -> Result<Option<Event>, LinkError> {
         let (stream, message) = Message::parse(bytes).map_err(LinkError::Message)?;
+        if self.given_up.contains(&stream) {
+            if matches!(message, Message::End | Message::Refused { .. }) {
+                self.given_up.remove(&stream);
+            }
+            return Ok(None);
+        }
         match message {
             Message::Hello(hello) => {
                 let Phase::Challenged { nonce, .. } = &self.phase else { return Err(LinkError::Unexpected) };
@@ -261,11 +193,7 @@ impl Link {
                 let (frame, identity) = (bytes.slice_ref(frame), self.identity()?);
                 self.stream(stream)?.frame(stream, &frame, &identity, now)
             }
-            Message::End => {
-                let ended = self.streams.remove(&stream).ok_or(LinkError::UnknownStream)?;
-                self.uploads.retain(|s| *s != stream);
-                Ok(Some(Event::Ended { stream, how: ended.how_it_ended(), bytes: ended.bytes() }))
-            }
+            Message::End => self.end(stream).map(Some).ok_or(LinkError::UnknownStream),
             Message::Cancel
             | Message::Challenge(_)
             | Message::Credit(_)
@@ -303,6 +231,9 @@ impl Link {
         if !matches!(self.phase, Phase::Enrolled { .. }) {
             return Err(OpenError::NotEnrolled);
         }
+        if self.stalled {
+            return Err(OpenError::Stalled);
+        }
         let stream = self.next_stream;
         self.next_stream = stream.checked_add(1).ok_or(OpenError::OutOfStreams)?;
         self.streams.insert(stream, Stream::new(request, now));
@@ -311,12 +242,18 @@ impl Link {
     }
 
     /// Stops a stream whose client is gone; no other stream notices. What still comes of it is checked, and its receipt
-    /// is handed out, but no frame.
-    pub fn cancel(&mut self, stream: u32, now: Duration) {
-        if self.streams.get_mut(&stream).is_some_and(|s| s.cancel(now)) {
-            self.uploads.retain(|s| *s != stream);
-            self.control.push_back(Message::Cancel.to_bytes(stream));
+    /// is handed out, but no frame. A stream of which the provider has seen nothing is over at once: [`Event::Ended`].
+    pub fn cancel(&mut self, stream: u32, now: Duration) -> Option<Event> {
+        let cancelled = self.streams.get_mut(&stream)?;
+        if !cancelled.cancel(now) {
+            return None;
         }
+        if cancelled.is_unsent() {
+            return self.end(stream);
+        }
+        self.uploads.retain(|s| *s != stream);
+        self.control.push_back(Message::Cancel.to_bytes(stream));
+        None
     }
 
     /// The client has taken `n` bytes of a prefix or frame; gives credit for them, if they were `sealed`.
@@ -327,12 +264,12 @@ impl Link {
     }
 
     /// The next message to send, control before requests.
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_transmit(&mut self, now: Duration) -> Option<Vec<u8>> {
         if let Some(message) = self.control.pop_front() {
             return Some(message);
         }
         let stream = self.uploads.pop_front()?;
-        let (message, last) = self.streams.get_mut(&stream)?.next_request_message(stream)?;
+        let (message, last) = self.streams.get_mut(&stream)?.next_request_message(stream, now)?;
         if !last {
             self.uploads.push_back(stream);
         }
@@ -352,21 +289,26 @@ impl Link {
     /// Looks for waits that are over.
     ///
     /// # Errors
-    /// [`LinkError::HelloTimedOut`], [`LinkError::EndTimedOut`].
+    /// [`LinkError::HelloTimedOut`].
     pub fn tick(&mut self, now: Duration) -> Result<Vec<Event>, LinkError> {
         if let Phase::Challenged { since, .. } = self.phase
             && now.saturating_sub(since) > HELLO_WAIT
         {
             return Err(LinkError::HelloTimedOut);
         }
-        if self.streams.values().any(|s| s.is_end_overdue(now)) {
-            return Err(LinkError::EndTimedOut);
+        let mut events = Vec::new();
+        for stream in self.numbers(|s| s.is_overdue(now)) {
+            events.push(Event::TimedOut { stream });
+            events.extend(self.cancel(stream, now));
         }
-        let overdue: Vec<u32> = self.streams.iter().filter(|(_, s)| s.is_overdue(now)).map(|(stream, _)| *stream).collect();
-        for stream in &overdue {
-            self.cancel(*stream, now);
+        for stream in self.numbers(|s| s.is_end_overdue(now)) {
+            self.given_up.insert(stream);
+            events.extend(self.end(stream));
+            if !std::mem::replace(&mut self.stalled, true) {
+                events.push(Event::Stalled);
+            }
         }
-        Ok(overdue.into_iter().map(|stream| Event::TimedOut { stream }).collect())
+        Ok(events)
     }
 
     /// The last message before the shell closes the connection.
@@ -379,6 +321,16 @@ impl Link {
             Phase::Enrolled { by, .. } => Ok(by.identity.clone()),
             Phase::Challenged { .. } | Phase::Enrolling(_) => Err(LinkError::Unexpected),
         }
+    }
+
+    fn numbers(&self, which: impl Fn(&Stream) -> bool) -> Vec<u32> {
+        self.streams.iter().filter(|(_, s)| which(s)).map(|(stream, _)| *stream).collect()
+    }
+
+    fn end(&mut self, stream: u32) -> Option<Event> {
+        let ended = self.streams.remove(&stream)?;
+        self.uploads.retain(|s| *s != stream);
+        Some(Event::Ended { stream, how: ended.how_it_ended(), bytes: ended.bytes() })
     }
 
     fn stream(&mut self, stream: u32) -> Result<&mut Stream, LinkError> {

@@ -11,6 +11,9 @@ use super::stream::Stream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiptError {
+    /// More cached input than input, more reasoning than output, or an end before the start.
+    #[error("usage or times contradict themselves")]
+    Contradiction,
     /// The details are not those that were committed to.
     #[error("details do not open the commitment")]
     Details(#[source] EntryError),
@@ -54,6 +57,10 @@ impl VerifiedReceipt {
         let offer = statement.offer(&details.model).filter(|offer| offer.weights_digest == details.weights_digest);
         if details.model != stream.model || offer.is_none() || details.build_measurement != statement.build_measurement {
             return Err(ReceiptError::Model);
+        }
+        let usage = details.usage;
+        if usage.cached_input > usage.input || usage.reasoning > usage.output || details.started > details.ended {
+            return Err(ReceiptError::Contradiction);
         }
         let passed = stream.transcript.as_ref().filter(|_| stream.is_final());
         if passed.is_some_and(|transcript| transcript.digest() != details.response_hash) {

@@ -76,7 +76,9 @@ pub(super) struct Stream {
     pub(super) statements: Vec<Arc<LoggedStatement>>,
     pub(super) transcript: Option<ResponseTranscript>,
     cursor: Option<Cursor>,
+    // Handed out to be sent.
     request_bytes: u64,
+    sent_any: bool,
     response_bytes: u64,
     stage: Stage,
     cancelled: Option<Duration>,
@@ -86,6 +88,7 @@ pub(super) struct Stream {
     ungranted: u32,
     // Bytes handed out that the client has not taken.
     unread: usize,
+    // When something was last heard on the stream, or said.
     heard: Duration,
     taken: Duration,
 }
@@ -99,7 +102,8 @@ impl Stream {
             model,
             statements,
             transcript: None,
-            request_bytes: upload.len() as u64,
+            request_bytes: 0,
+            sent_any: false,
             response_bytes: 0,
             cursor: Some(Cursor::new(upload)),
             stage: Stage::Waiting,
@@ -112,8 +116,12 @@ impl Stream {
         }
     }
 
-    pub(super) fn next_request_message(&mut self, stream: u32) -> Option<(Vec<u8>, bool)> {
+    pub(super) fn next_request_message(&mut self, stream: u32, now: Duration) -> Option<(Vec<u8>, bool)> {
         let (message, last) = self.cursor.as_mut()?.next_message(stream);
+        self.sent_any = true;
+        self.request_bytes += (message.len() - HEADER_LEN) as u64;
+        // The wait for the first word begins with the last byte; before that it bounds each pause of the upload.
+        self.heard = now;
         if last {
             self.cursor = None;
         }
@@ -186,9 +194,12 @@ impl Stream {
         if !complete && receipt.details().status != Status::Aborted {
             return Err(LinkError::FrameOrder);
         }
+        // Nothing of an answer was passed on, so that another recipient may still give one.
+        let is_answered = self.transcript.is_some();
         self.stage = Stage::Receipted { complete };
-        self.hand_out(bytes.len(), now);
-        Ok(Event::Receipt { stream, frame: bytes.clone(), complete, receipt: Box::new(receipt) })
+        self.hand_out(if is_answered { bytes.len() } else { 0 }, now);
+        let frame = is_answered.then(|| bytes.clone());
+        Ok(Event::Receipt { stream, frame, complete, receipt: Box::new(receipt) })
     }
 
     /// Whether this call cancelled the stream.
@@ -199,6 +210,11 @@ impl Stream {
             self.cancelled = Some(now);
         }
         cancels
+    }
+
+    /// Whether the provider knows nothing of the stream.
+    pub(super) const fn is_unsent(&self) -> bool {
+        !self.sent_any && self.is_waiting()
     }
 
     /// The credit to give, once it is enough for a message.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use fanlight_protocol::chunk::Chunks;
 use fanlight_protocol::request::{RecipientRef, RequestHeader, Wrap};
+use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
 use fanlight_protocol::{Digest, KeyId, MAX_REQUEST_LEN, ParseError, UnixTime};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -12,9 +13,6 @@ use crate::dh::{EnclaveDh, EnclaveError};
 use crate::hpke;
 use crate::keys;
 use crate::response_sealer::ResponseKeys;
-
-/// Seconds by which a request may seem to come from the future (SPEC §10).
-const CLOCK_TOLERANCE_SECS: u64 = 60;
 
 /// One of the provider's own KEM keys.
 #[derive(Clone, Copy)]

@@ -9,6 +9,8 @@ use crate::{Digest, KeyId, SUITE_P256, UnixTime};
 
 /// Longest validity in seconds: 6 hours.
 pub const MAX_STATEMENT_SECS: u64 = 21_600;
+/// How long after its statement's end a provider still opens requests, in seconds (SPEC §7.2).
+pub const STATEMENT_GRACE_SECS: u64 = 300;
 const MAX_MODELS: usize = 64;
 
 /// One model that the provider serves.

@@ -18,7 +18,7 @@ use p256::ecdsa::signature::Verifier;
 
 pub use self::evidence::{Evidence, EvidenceKind, MAX_CLAIMS};
 pub use self::identity::{IdentityKey, SPKI_LEN};
-pub use self::key_statement::{KeyStatement, MAX_STATEMENT_SECS, ModelOffer};
+pub use self::key_statement::{KeyStatement, MAX_STATEMENT_SECS, ModelOffer, STATEMENT_GRACE_SECS};
 pub use self::link_auth::LinkAuth;
 pub use self::receipt::{Receipt, ReceiptDetails, Status, Usage};
 use crate::{Digest, ProviderId};

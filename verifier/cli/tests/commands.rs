@@ -221,13 +221,21 @@ async fn the_history_of_a_provider() {
     let policy = write(directory.path(), "policy", log.policy_text());
     assert_eq!(json(&["provider", &id, "--log", store, "--policy", &policy]).0, 0);
 
+    // Anybody can have an entry in its name logged.
+    let forged = Identity::new(9).sign_as(&provider, &second);
+    log.append(&forged).await;
+    let (code, value) = json(&["provider", &id, "--log", store, "--log-key", &vkey]);
+    assert_eq!((code, &value["notes"][0]["note"]), (0, &"unverifiable".into()));
+    let shown = String::from_utf8(run(&["provider", &id, "--log", store, "--log-key", &vkey]).stdout).unwrap();
+    assert!(shown.contains("note        entry at leaf 5 names this provider"), "{shown}");
+
     let mut fork = (*second).clone();
     fork.commitment = Digest([9; 32]);
     log.append(provider.sign(&fork).bytes()).await;
     let (code, value) = json(&["provider", &id, "--log", store, "--log-key", &vkey]);
     assert_eq!((code, &value["findings"][0]["finding"]), (1, &"fork".into()));
     let shown = String::from_utf8(run(&["provider", &id, "--log", store, "--log-key", &vkey]).stdout).unwrap();
-    assert!(shown.contains("FINDING     two different receipts number 1, at leaves 4 and 5"), "{shown}");
+    assert!(shown.contains("FINDING     two different receipts number 1, at leaves 4 and 6"), "{shown}");
 
     let stranger = Identity::new(9).id().to_string();
     let (code, value) = json(&["provider", &stranger, "--log", store, "--log-key", &vkey]);

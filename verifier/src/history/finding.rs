@@ -1,10 +1,11 @@
-//! What can be wrong with a provider's history.
+//! What can be wrong with a provider's history, and what others put into it.
 
 use std::fmt;
 
 use fanlight_protocol::entry::EntryError;
 
-/// One thing that is wrong. Its text names leaves and counters, nothing that a provider wrote.
+/// One thing that is wrong, shown by what the provider signed or by what is missing between. Its text names leaves and
+/// counters, nothing that a provider wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Finding {
@@ -34,14 +35,14 @@ pub enum Finding {
         /// Last missing counter.
         last: u64,
     },
-    /// The log has an entry of a type that is never logged.
+    /// The provider signed an entry of a type that is never logged.
     NeverLogged {
         /// Its leaf.
         index: u64,
     },
     /// The log has no evidence of this provider.
     NoEvidence,
-    /// A receipt was logged before any evidence or key statement, so nothing says whose it is.
+    /// The receipt was logged before any evidence or key statement.
     NotEnrolled {
         /// Leaf of the receipt.
         index: u64,
@@ -67,13 +68,6 @@ pub enum Finding {
         /// Its counter.
         counter: u64,
     },
-    /// The entry names this provider, but the provider did not sign it, or not in this form. Whoever appended it did.
-    Unverifiable {
-        /// Its leaf.
-        index: u64,
-        /// What is wrong with it.
-        error: EntryError,
-    },
 }
 
 impl Finding {
@@ -90,7 +84,6 @@ impl Finding {
             Self::OutsideValidity { .. } => "outside_validity",
             Self::PreviousMismatch { .. } => "previous_mismatch",
             Self::StatementNotLogged { .. } => "statement_not_logged",
-            Self::Unverifiable { .. } => "unverifiable",
         }
     }
 
@@ -103,8 +96,7 @@ impl Finding {
             | Self::NotEnrolled { index }
             | Self::OutsideValidity { index, .. }
             | Self::PreviousMismatch { index, .. }
-            | Self::StatementNotLogged { index, .. }
-            | Self::Unverifiable { index, .. } => Some(index),
+            | Self::StatementNotLogged { index, .. } => Some(index),
             Self::Fork { second, .. } => Some(second),
             Self::Gap { .. } | Self::NoEvidence => None,
         };
@@ -142,6 +134,52 @@ impl fmt::Display for Finding {
             }
             Self::StatementNotLogged { index, counter } => {
                 write!(f, "receipt number {counter} at leaf {index} is under a key statement that was not logged before it")
+            }
+        }
+    }
+}
+
+/// An entry that names the provider, and of which nothing shows that the provider signed it. Anybody can have such an
+/// entry logged, so it says nothing about the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Note {
+    /// A receipt in the name of a provider whose key was not logged before it.
+    UnknownKey {
+        /// Its leaf.
+        index: u64,
+    },
+    /// The provider did not sign it, or not in this form.
+    Unverifiable {
+        /// Its leaf.
+        index: u64,
+        /// What is wrong with it.
+        error: EntryError,
+    },
+}
+
+impl Note {
+    /// The name in JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::UnknownKey { .. } => "unknown_key",
+            Self::Unverifiable { .. } => "unverifiable",
+        }
+    }
+
+    /// The leaf that it is about.
+    pub(super) const fn index(&self) -> u64 {
+        match *self {
+            Self::UnknownKey { index } | Self::Unverifiable { index, .. } => index,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKey { index } => {
+                write!(f, "receipt at leaf {index} cannot be checked: the provider's key was not logged before it")
             }
             Self::Unverifiable { index, error } => {
                 write!(f, "entry at leaf {index} names this provider and does not verify: {error}")

@@ -76,7 +76,9 @@ async fn plaintext_is_refused_with_help_and_the_rest_has_its_problem() {
     }
     let get = |path: &str| network.client.get(network.url(path)).send();
     assert_eq!(code(get("/v1/nothing").await.unwrap()).await, (404, "not_found".to_owned()));
-    assert_eq!(code(get("/log/private/lock").await.unwrap()).await, (404, "not_found".to_owned()));
+    for private in ["/log/private/lock", "/log/private/key"] {
+        assert_eq!(code(get(private).await.unwrap()).await, (404, "not_found".to_owned()));
+    }
     assert_eq!(code(get("/v1/chat/completions").await.unwrap()).await, (405, "method_not_allowed".to_owned()));
     assert_eq!(code(get("/v1/link").await.unwrap()).await, (405, "method_not_allowed".to_owned()));
     let delete = network.client.delete(network.url("/v1/providers")).send().await.unwrap();
@@ -96,6 +98,20 @@ async fn a_length_above_the_limit_is_refused_before_the_body_comes() {
     within(socket.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("request_too_large"));
+}
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_are_closed() {
+    let network = Network::start().await;
+    let undecided: &[u8] = b"P";
+    let http2_without_a_request: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let closed = [&[], undecided, http2_without_a_request].map(async |first_bytes| {
+        let mut socket = TcpStream::connect(network.gateway.local_addr()).await.unwrap();
+        socket.write_all(first_bytes).await.unwrap();
+        // Reset or closed: either way the gateway holds it no longer.
+        let _ = within(socket.read_to_end(&mut Vec::new())).await;
+    });
+    futures_util::future::join_all(closed).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Sealed requests on their way: untouched, failed over, cut off, held back.
 
+use fanlight_protocol::Digest;
 use fanlight_protocol::entry::Status;
 use fanlight_protocol::link::{INITIAL_CREDIT, Message};
 use fanlight_protocol::problem::{Problem, ProblemCode};
@@ -50,6 +51,24 @@ async fn another_recipient_is_asked_when_the_first_is_lost_before_its_first_byte
     assert_eq!(response.status(), 200);
     assert_eq!(split(&within(response.bytes()).await.unwrap()).1.len(), 4);
     network.metric("fanlight_failovers_total 1").await;
+}
+
+#[tokio::test]
+async fn a_receipt_before_the_first_byte_is_logged_and_another_recipient_answers() {
+    let network = Network::start().await;
+    let (mut aborts, mut good) = (network.provider(1, 1).await, network.provider(2, 1).await);
+    let sent = request(fields(&[&aborts.statement, &good.statement], now()), 10);
+    let serve = async {
+        let (stream, got) = aborts.request().await;
+        aborts.finish(stream, &got, Digest::ZERO, Status::Aborted).await;
+        let (stream, got) = good.request().await;
+        good.answer(stream, &got).await;
+    };
+    let (response, ()) = tokio::join!(network.post(sent), serve);
+    assert_eq!(response.status(), 200);
+    let (prefix, frames) = split(&within(response.bytes()).await.unwrap());
+    assert_eq!((prefix, frames.len()), (crate::entries::prefix(&good.statement), 4), "nothing of the first");
+    network.metric("fanlight_receipts_logged_total{outcome=\"logged\"} 2").await;
 }
 
 #[tokio::test]

@@ -220,11 +220,12 @@ pub(crate) fn split(bytes: &[u8]) -> (Prefix, Vec<(FrameType, Vec<u8>)>) {
     let mut splitter = FrameSplitter::default();
     splitter.push(bytes);
     let Ok(Some(ResponseItem::Prefix(prefix))) = splitter.next_item() else { panic!("expected a prefix") };
-    let mut frames = Vec::new();
+    let (mut frames, mut whole) = (Vec::new(), Prefix::LEN);
     while let Some(ResponseItem::Frame(bytes)) = splitter.next_item().expect("whole frames") {
+        whole += bytes.len();
         let frame = Frame::parse(&bytes).expect("a frame");
         frames.push((frame.frame_type, frame.payload.to_vec()));
     }
-    assert!(splitter.is_between_frames(), "nothing is left over");
+    assert_eq!(whole, bytes.len(), "nothing is left over");
     (prefix, frames)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fanlight_protocol::padding::Padding;
-use fanlight_protocol::response::{Frame, FrameSplitter, ResponseItem};
+use fanlight_protocol::response::{Frame, FrameSplitter, Prefix, ResponseItem};
 use fanlight_protocol::{Digest, KeyId, RequestId, UnixTime};
 use fanlight_sealing::{
     EnclaveDh as _, KemKey, OpenError, OpenResponse, OpenResponseError, Opened, OpenedRequest, Recipient, RequestParams,
@@ -194,6 +194,7 @@ pub(crate) fn read_response(opener: ResponseOpener, response: &[u8]) -> Result<(
     let mut opener = Some(opener);
     let mut begun: Option<OpenResponse> = None;
     let mut contents = Vec::new();
+    let mut whole = Prefix::LEN;
     while let Some(item) = splitter.next_item().map_err(|_| "malformed")? {
         match item {
             ResponseItem::Prefix(prefix) => {
@@ -201,6 +202,7 @@ pub(crate) fn read_response(opener: ResponseOpener, response: &[u8]) -> Result<(
                 begun = Some(opener.begin(&prefix).map_err(word)?);
             }
             ResponseItem::Frame(frame) => {
+                whole += frame.len();
                 let frame = Frame::parse(&frame).map_err(|_| "malformed")?;
                 let item = begun.as_mut().expect("the prefix is first").open(&frame).map_err(word)?;
                 if let Opened::Content { bytes, .. } = item {
@@ -210,7 +212,7 @@ pub(crate) fn read_response(opener: ResponseOpener, response: &[u8]) -> Result<(
         }
     }
     let summary = begun.ok_or("truncated")?.finish().map_err(word)?;
-    if splitter.is_between_frames() { Ok((contents, summary)) } else { Err("truncated") }
+    if whole == response.len() { Ok((contents, summary)) } else { Err("truncated") }
 }
 
 fn word(error: OpenResponseError) -> &'static str {

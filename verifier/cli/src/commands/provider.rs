@@ -75,6 +75,9 @@ fn outcome(report: &HistoryReport, checkpoint: &VerifiedCheckpoint) -> Outcome {
     for finding in &report.findings {
         push_line(&mut text, format_args!("FINDING     {finding}"));
     }
+    for note in &report.notes {
+        push_line(&mut text, format_args!("note        {note}"));
+    }
     let newest = report.receipts.last().map(|last| last.receipt.counter);
     let unknown = newest.map_or_else(|| "any receipts".to_owned(), |n| format!("receipts newer than number {n}"));
     push_line(&mut text, format_args!("not known   whether {unknown} were withheld: no log can tell"));
@@ -95,6 +98,7 @@ fn fields(report: &HistoryReport, checkpoint: &VerifiedCheckpoint) -> Value {
         })
     });
     let findings = report.findings.iter().map(|f| json!({ "finding": f.name(), "text": f.to_string() }));
+    let notes = report.notes.iter().map(|note| json!({ "note": note.name(), "text": note.to_string() }));
     let newest = report.receipts.last();
     json!({
         "provider_id": report.provider_id.to_string(),
@@ -106,5 +110,6 @@ fn fields(report: &HistoryReport, checkpoint: &VerifiedCheckpoint) -> Value {
         "newest_counter": newest.map(|last| last.receipt.counter),
         "newest_receipt": newest.map(|last| last.receipt.digest().to_string()),
         "findings": findings.collect::<Vec<_>>(),
+        "notes": notes.collect::<Vec<_>>(),
     })
 }
