@@ -92,7 +92,7 @@ async fn run() -> ExitCode {
         Command::Status { data, json } => print_status(data, json).await,
     };
     done.unwrap_or_else(|error| {
-        tracing::error!("{error:#}");
+        eprintln!("fanlight-provider: {error:#}");
         ExitCode::FAILURE
     })
 }
@@ -148,7 +148,7 @@ async fn print_status(data: DataArgs, json: bool) -> anyhow::Result<ExitCode> {
     let status = match status::ask(&socket).await {
         Ok(status) => status,
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
-            tracing::error!("no provider runs on {}; start one with `fanlight-provider serve`", data.data.display());
+            eprintln!("fanlight-provider: no provider runs on {}; start one with `fanlight-provider serve`", data.data.display());
             return Ok(ExitCode::from(2));
         }
         Err(error) => return Err(error).with_context(|| format!("cannot ask {}", socket.display())),

@@ -28,8 +28,8 @@ pub(crate) fn introduce(data: &Path) {
     println!("Everything is kept in {}\n", data.display());
 }
 
-/// Makes one streamed exchange through the local proxy and checks all that can be checked.
-pub(crate) async fn run(network: &Network) -> anyhow::Result<()> {
+/// Makes one streamed exchange through the local proxy and checks all that can be checked; returns its receipt's id.
+pub(crate) async fn run(network: &Network) -> anyhow::Result<RequestId> {
     let gateway = &network.gateway;
     step("log", &format!("origin {}", gateway.origin()));
     more(&format!("key    {}", gateway.log_vkey()));
@@ -61,11 +61,12 @@ pub(crate) async fn run(network: &Network) -> anyhow::Result<()> {
     ensure!(!text.trim().is_empty(), "get an answer: it is empty");
 
     tell_after_answer(&mut events, receipt_id).await?;
-    verify(network, &http, receipt_id).await
+    verify(network, &http, receipt_id).await?;
+    Ok(receipt_id)
 }
 
 /// What is to be tried while the network stays up.
-pub(crate) fn invite(network: &Network) {
+pub(crate) fn invite(network: &Network, id: RequestId) {
     let state = network.client_state();
     println!("The network stays up; Ctrl-C stops it. In another terminal:\n");
     println!("  curl {}/chat/completions -H 'content-type: application/json' \\", network.base_url());
@@ -73,7 +74,7 @@ pub(crate) fn invite(network: &Network) {
         "    -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"What is 12 + 7?\"}}]}}'",
         builtin::MODEL_NAME
     );
-    println!("  cargo run --release --bin fanlight-verify -- receipt {}/receipts/*.json", state.display());
+    println!("  cargo run --release --bin fanlight-verify -- receipt {}/receipts/{id}.json", state.display());
     println!(
         "  cargo run --release --bin fanlight-verify -- fsck {}/log --log-key {}",
         network.gateway.url(),

@@ -41,7 +41,7 @@ async fn start() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("failed to {error:#}");
+            eprintln!("fanlight-devnet: failed to {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -51,13 +51,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     demo::introduce(&cli.data);
     let network = Network::start(Config { port_base: Some(cli.port_base), ..Config::demo(&cli.data)? }).await?;
     let exchange = demo::run(&network).await;
-    if exchange.is_ok() && !cli.once {
-        demo::invite(&network);
+    if let Ok(receipt_id) = exchange
+        && !cli.once
+    {
+        demo::invite(&network, receipt_id);
         tokio::select! {
             signal = tokio::signal::ctrl_c() => signal?,
             () = network.gateway.failed() => anyhow::bail!("keep the log: it was changed by another; see above"),
         }
     }
     network.shutdown().await;
-    exchange
+    exchange.map(drop)
 }

@@ -91,7 +91,7 @@ pub enum EntryError {
     BadSignature,
 }
 
-/// A payload type: how it is written, and how it is read back. Sealed in effect: everything it needs is private here.
+/// A payload type: how it is written, and how it is read back.
 pub trait Payload: Sized {
     /// The `typ` of entries with this payload.
     const TYPE: EntryType;
