@@ -16,11 +16,25 @@ pub(crate) async fn read<H: Host>(host: &H, path: &str) -> Result<(ReadPath, Byt
     }
 }
 
+/// Most bytes that are read after a body was refused.
+const MAX_DISCARDED: usize = 1 << 20;
+
+/// Reads on for a while: an answer that overtakes the body is lost with the connection that breaks under it.
+async fn discard<H: Host>(host: &H, body: &mut H::Body) {
+    let mut left = MAX_DISCARDED;
+    while let Ok(Some(piece)) = host.next_piece(body).await
+        && piece.len() <= left
+    {
+        left -= piece.len();
+    }
+}
+
 /// Appends the entry in a body, if it is valid and of a provider that enrolled here; anyone may bring it.
 pub(crate) async fn add<H: Host>(host: &H, mut body: H::Body) -> Result<String, RequestError> {
     let mut entry = Vec::new();
     while let Some(piece) = host.next_piece(&mut body).await.map_err(RequestError::Body)? {
         if piece.len() > MAX_ENTRY_LEN - entry.len() {
+            discard(host, &mut body).await;
             return Err(RequestError::TooLarge);
         }
         entry.extend_from_slice(&piece);

@@ -77,16 +77,20 @@ fn router(server: Server) -> Router {
         .with_state(server)
 }
 
+/// Most bytes of a body that are read. More than an entry may have: an answer that overtakes the body is lost with the
+/// connection that breaks under it.
+const MAX_READ: usize = 4 * MAX_ENTRY_LEN;
+
 async fn add(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "entry longer than 65535 bytes\n");
-    if announced.is_some_and(|length| length > MAX_ENTRY_LEN as u64) {
+    if announced.is_some_and(|length| length > MAX_READ as u64) {
         return too_long.into_response();
     }
-    let entry = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_ENTRY_LEN)).await {
-        Ok(Ok(entry)) => entry,
+    let entry = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_READ)).await {
+        Ok(Ok(entry)) if entry.len() <= MAX_ENTRY_LEN => entry,
         // A body that breaks off reads the same, but nobody is left to see the answer then.
-        Ok(Err(_)) => return too_long.into_response(),
+        Ok(_) => return too_long.into_response(),
         Err(_) => return (StatusCode::REQUEST_TIMEOUT, "entry not received\n").into_response(),
     };
     let start = Instant::now();

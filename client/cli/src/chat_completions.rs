@@ -19,6 +19,10 @@ use crate::sse::{ReceiptInserter, insert_receipt};
 /// Longest answer that is not streamed, in bytes.
 const MAX_ANSWER_LEN: usize = 32 << 20;
 
+/// Most bytes of a request that are read. More than one may have: an answer that overtakes the body is lost with the
+/// connection that breaks under it.
+const MAX_READ: usize = MAX_MESSAGE_LEN + (1 << 20);
+
 const RECEIPT_HEADER: HeaderName = HeaderName::from_static("x-fanlight-receipt");
 
 /// The request's own headers, `Authorization` among them, end here.
@@ -27,8 +31,11 @@ pub(crate) async fn create(State(shared): State<Arc<Shared>>, request: Request) 
 }
 
 async fn answer(shared: &Shared, body: Body) -> Result<Response, Failure> {
-    // Too long, or broken off; nobody reads the answer to the latter.
-    let body = to_bytes(body, MAX_MESSAGE_LEN).await.map_err(|_| too_large())?;
+    // Far too long, or broken off; nobody reads the answer to the latter.
+    let body = to_bytes(body, MAX_READ).await.map_err(|_| too_large())?;
+    if body.len() > MAX_MESSAGE_LEN {
+        return Err(too_large());
+    }
     let request = ChatRequest::parse(body)?;
     let exchange = shared.client.send(&request).await?;
     let receipt_id = exchange.receipt_id();
