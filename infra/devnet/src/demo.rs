@@ -187,7 +187,7 @@ async fn print_answer(response: reqwest::Response) -> anyhow::Result<String> {
             ensure!(chunk.get("error").is_none(), "read the answer: {}", chunk["error"]["message"]);
             let piece = chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
             text.push_str(piece);
-            print!("{piece}");
+            print!("{}", piece.replace('\n', "\n            "));
             std::io::stdout().flush()?;
         }
     }
