@@ -18,7 +18,7 @@ use crate::counters::Counters;
 use crate::enclave::{Enclave, SignError, SimulatedEnclave, SimulatedEnclaveError};
 use crate::engine::Engine;
 use crate::keys::{KeyRing, LiveKey, StatementTerms};
-use crate::link::{self, LinkEnd, LinkError};
+use crate::link::{self, LinkError};
 use crate::receipts::{Journal, JournalError, ReceiptChain};
 
 /// First wait before a new link is tried; it doubles to [`MAX_BACKOFF`], and each wait is a random part of it.
@@ -290,10 +290,7 @@ async fn keep_linked(core: &Arc<Core>, url: String, shutdown: CancellationToken)
     let mut backoff = MIN_BACKOFF;
     while !shutdown.is_cancelled() {
         core.set_link_state(LinkState::Connecting);
-        let error = match link::run(core, &url, &shutdown).await {
-            Ok(LinkEnd::Shutdown) => break,
-            Err(error) => error,
-        };
+        let Err(error) = link::run(core, &url, &shutdown).await else { break };
         // A link that worked begins a new series of waits.
         if *core.state.borrow() == LinkState::Listed {
             backoff = MIN_BACKOFF;

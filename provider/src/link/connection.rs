@@ -52,15 +52,8 @@ pub enum LinkError {
     TimedOut,
 }
 
-/// How a link ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LinkEnd {
-    /// `shutdown` was cancelled and every exchange is over.
-    Shutdown,
-}
-
 /// Runs one connection until it fails or `shutdown` is cancelled; then it takes no new requests and ends the running ones.
-pub(crate) async fn run(core: &Arc<Core>, url: &str, shutdown: &CancellationToken) -> Result<LinkEnd, LinkError> {
+pub(crate) async fn run(core: &Arc<Core>, url: &str, shutdown: &CancellationToken) -> Result<(), LinkError> {
     let enrolling = async {
         let (sender, mut receiver) = socket::connect(url).await?;
         enrol(core, &sender, &mut receiver).await?;
@@ -69,7 +62,7 @@ pub(crate) async fn run(core: &Arc<Core>, url: &str, shutdown: &CancellationToke
     let (sender, mut receiver) = tokio::select! {
         enrolled = enrolling => enrolled?,
         // Before it is listed there is nothing to drain.
-        () = shutdown.cancelled() => return Ok(LinkEnd::Shutdown),
+        () = shutdown.cancelled() => return Ok(()),
     };
     core.set_link_state(LinkState::Listed);
     resend_receipts(core, &sender).await?;
@@ -155,7 +148,7 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    async fn serve(&mut self, receiver: &mut Receiver, shutdown: &CancellationToken) -> Result<LinkEnd, LinkError> {
+    async fn serve(&mut self, receiver: &mut Receiver, shutdown: &CancellationToken) -> Result<(), LinkError> {
         let mut draining = false;
         loop {
             let rotation = sleep(self.core.until_rotation());
@@ -182,7 +175,7 @@ impl Link<'_> {
                 }
             }
             if draining && self.streams.is_empty() {
-                return Ok(LinkEnd::Shutdown);
+                return Ok(());
             }
         }
     }

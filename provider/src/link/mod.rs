@@ -5,5 +5,5 @@ mod outgoing;
 mod socket;
 
 pub use self::connection::LinkError;
-pub(crate) use self::connection::{LinkEnd, run};
+pub(crate) use self::connection::run;
 pub(crate) use self::outgoing::{Gone, Outgoing};
