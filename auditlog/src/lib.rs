@@ -50,5 +50,5 @@ pub use reader::Reader;
 pub use sequencer::{AppendError, Appended, Config, Log, Sequencer, create};
 #[cfg(feature = "dir")]
 pub use store::dir::DirStore;
-pub use store::{Lock, ObjectStore, TileSource};
+pub use store::{LeafIndex, Lock, ObjectStore, TileSource};
 pub use tlog_proof::TlogProof;

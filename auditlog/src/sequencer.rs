@@ -16,10 +16,12 @@
 //! the winner's checkpoint, so the log cannot fork. (Two that are active at once can publish an older checkpoint over a
 //! newer one of the same log, until the next round. One writer is the plan; the lock is the net under it.)
 
+mod cosigner;
 mod pool;
 mod recovery;
 mod round;
 mod staging;
+mod timer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,8 +38,12 @@ use crate::sequencer::pool::{Admission, Answer, State};
 use crate::store::{self, CHECKPOINT_KEY, Lock, ObjectStore, PutNew, StoreError, TileSource};
 use crate::tlog_proof::TlogProof;
 
+pub use cosigner::{Cosigner, NotCosigned, Unwitnessed};
 pub use recovery::OpenError;
 pub use round::{Sequencer, SequencerError};
+pub use timer::Timer;
+#[cfg(feature = "dir")]
+pub use timer::TokioTimer;
 
 /// How a sequencer paces itself and what it may hold in memory.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "dir")]
 pub mod dir;
+mod index;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::tile::TilePath;
+
+pub use index::LeafIndex;
 
 /// The key of the published checkpoint.
 pub const CHECKPOINT_KEY: &str = "checkpoint";
