@@ -7,11 +7,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use fanlight_auditlog::hash::{EMPTY_ROOT, node_hash};
-use fanlight_auditlog::{Checkpoint, Hash, Signer, TlogProof, leaf_hash};
+use fanlight_auditlog::note::SignatureLine;
+use fanlight_auditlog::witness::AddCheckpoint;
+use fanlight_auditlog::{Checkpoint, CosignerKey, Hash, Signer, TlogProof, leaf_hash};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const ORIGIN: &str = "log.example/vectors";
+
+/// Seconds since 1970.
+const TIME: u64 = 1_800_000_000;
 
 /// The example of C2SP signed-note.
 const SPEC_VKEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
@@ -24,6 +29,8 @@ fn main() -> std::io::Result<()> {
         ("checkpoint", "C2SP tlog-checkpoint", checkpoints()),
         ("policy", "C2SP tlog-policy", policies()),
         ("tlog_proof", "C2SP tlog-proof", tlog_proofs()),
+        ("cosignature", "C2SP tlog-cosignature", cosignatures()),
+        ("add_checkpoint", "C2SP tlog-witness", add_checkpoints()),
     ] {
         let tests: Vec<Value> = (1..)
             .zip(tests)
@@ -95,7 +102,7 @@ fn checkpoints() -> Vec<Value> {
     ]
 }
 
-/// A cosigner that C2SP tlog-cosignature describes, and nothing in the library plays yet.
+/// A cosigner with Ed25519, written once more from C2SP tlog-cosignature, so that it can also do what it must not.
 struct Witness {
     name: &'static str,
     key: SigningKey,
@@ -122,8 +129,11 @@ impl Witness {
     }
 
     fn cosign(&self, note: &str) -> String {
+        self.cosign_at(note, TIME)
+    }
+
+    fn cosign_at(&self, note: &str, time: u64) -> String {
         let text = note.rsplit_once("\n\n").expect("a note has a blank line").0;
-        let time = 1_800_000_000u64;
         let signature = self.key.sign(format!("cosignature/v1\ntime {time}\n{text}\n").as_bytes());
         let body = [self.key_id().as_slice(), &time.to_be_bytes(), &signature.to_bytes()].concat();
         format!("— {} {}\n", self.name, STANDARD.encode(body))
@@ -143,6 +153,12 @@ fn policies() -> Vec<Value> {
     };
     let test = |name: &str, policy: &str, note: &str, expect: &str| json!({ "name": name, "policy": policy, "note": note, "expect": expect });
     let on = |name: &str, rest: &str, by: &[usize], expect: &str| test(name, &format!("{base}{rest}"), &cosigned(by), expect);
+    let pq = CosignerKey::ml_dsa_44("pq.example", &[7; 32]).expect("a good name");
+    let pq_vkey = pq.verifier_key().to_string();
+    let with_pq = |time| {
+        let checkpoint = Checkpoint::new(ORIGIN, 1, leaf_hash(b"a"));
+        format!("{note}{}\n", pq.cosign(&checkpoint, time).expect("a short origin"))
+    };
     let nested = "group a 2 w1 w2\ngroup b all a w3\nquorum b\n";
     let damaged = cosigned(&[0]).replace("— w1.example ", "— w1.example x");
     let wrong_time = {
@@ -187,6 +203,113 @@ fn policies() -> Vec<Value> {
             &[],
             "key id does not belong to the key",
         ),
+        test("ml_dsa_44_witness", &format!("{base}witness pq {pq_vkey}\nquorum pq\n"), &with_pq(TIME), "valid"),
+        test(
+            "cosignature_without_time",
+            &format!("{base}witness pq {pq_vkey}\nquorum pq\n"),
+            &with_pq(0),
+            "quorum of witnesses not reached",
+        ),
+        test("ml_dsa_44_log", &format!("log {}\nquorum none\n", pq_log_key()), &pq_signed(""), "valid"),
+        test("both_keys_of_a_log", &format!("log {}\nlog {}\nquorum none\n", vkey(), pq_log_key()), &pq_signed(""), "valid"),
+        test(
+            "ml_dsa_44_log_with_extension",
+            &format!("log {}\nquorum none\n", pq_log_key()),
+            &pq_signed("extension\n"),
+            "checkpoint with extension lines that the key does not sign",
+        ),
+        on("witness_with_log_key", &format!("witness w4 {}\nquorum none\n", vkey()), &[], "wrong type of key for its role"),
+    ]
+}
+
+fn pq_log_key() -> String {
+    signer().with_ml_dsa_44(&[2; 32]).ml_dsa_44_key().expect("just given").to_string()
+}
+
+/// A checkpoint with extension lines and both signatures of the log.
+fn pq_signed(extensions: &str) -> String {
+    let text = format!("{}{extensions}", Checkpoint::new(ORIGIN, 1, leaf_hash(b"a")));
+    let key = CosignerKey::ml_dsa_44(ORIGIN, &[2; 32]).expect("a good name");
+    let line = key.cosign(&Checkpoint::parse(&text).expect("a checkpoint"), 0).expect("a short origin");
+    format!("{}{line}\n", signer().sign(&text))
+}
+
+fn cosignatures() -> Vec<Value> {
+    const BAD: &str = "bad signature of a trusted key";
+    let checkpoint = Checkpoint::new(ORIGIN, 1, leaf_hash(b"a"));
+    let text = checkpoint.to_string();
+    let ed25519 = CosignerKey::ed25519("w1.example", &[100; 32]).expect("a good name");
+    let ml_dsa_44 = CosignerKey::ml_dsa_44("pq.example", &[7; 32]).expect("a good name");
+    let vector = |name: &str, key: &CosignerKey, text: &str, line: &str, expect: &str| json!({ "name": name, "vkey": key.verifier_key().to_string(), "note": format!("{text}\n{line}\n"), "expect": expect });
+    let mut tests = Vec::new();
+    for (prefix, key, other) in [("ed25519", &ed25519, &ml_dsa_44), ("ml_dsa_44", &ml_dsa_44, &ed25519)] {
+        let line = |time| key.cosign(&checkpoint, time).expect("a time in range and a short origin");
+        let good = line(TIME);
+        let damaged = |edit: fn(&mut Vec<u8>)| with_body(&good, edit);
+        let mut add = |name: &str, text: &str, line: &str, expect: &str| {
+            tests.push(vector(&format!("{prefix}_{name}"), key, text, line, expect));
+        };
+        add("cosignature", &text, &good.to_string(), "valid");
+        add("without_time", &text, &line(0).to_string(), "valid");
+        add("largest_time", &text, &line(u64::MAX >> 1).to_string(), "valid");
+        add("twice", &text, &format!("{good}\n{}", line(TIME + 1)), "valid");
+        add("beside_an_unknown_one", &text, &format!("{}\n{good}", other.cosign(&checkpoint, TIME).expect("in range")), "valid");
+        add(
+            "only_an_unknown_one",
+            &text,
+            &other.cosign(&checkpoint, TIME).expect("in range").to_string(),
+            "not signed by the trusted key",
+        );
+        add("time_changed", &text, &damaged(|body| body[7] ^= 1), BAD);
+        add("signature_changed", &text, &damaged(|body| body[8] ^= 1), BAD);
+        add("signature_cut", &text, &damaged(|body| body.truncate(body.len() - 1)), BAD);
+        add("signature_too_long", &text, &damaged(|body| body.push(0)), BAD);
+        add("time_cut", &text, &damaged(|body| body.truncate(7)), BAD);
+        add("all_ones", &text, &damaged(|body| body[8..].fill(0xff)), BAD);
+        add("of_another_size", &text.replace("\n1\n", "\n2\n"), &good.to_string(), BAD);
+        add("of_another_origin", &text.replace("log.example", "log.elsewhere"), &good.to_string(), BAD);
+        add("of_no_checkpoint", "a text\n", &good.to_string(), BAD);
+        let expect = if prefix == "ed25519" { BAD } else { "valid" };
+        add("extension_added", &format!("{text}extension\n"), &good.to_string(), expect);
+    }
+    let late = Witness::new(0).cosign_at(&signer().sign(&text), 1 << 63);
+    tests.push(vector("ed25519_time_over_63_bits", &ed25519, &text, late.trim_end(), BAD));
+    tests
+}
+
+/// The line with another body.
+fn with_body(line: &SignatureLine, edit: fn(&mut Vec<u8>)) -> String {
+    let mut body = line.body().to_vec();
+    edit(&mut body);
+    format!("— {} {}", line.name(), STANDARD.encode([line.key_id().to_be_bytes().as_slice(), &body].concat()))
+}
+
+fn add_checkpoints() -> Vec<Value> {
+    const MALFORMED: &str = "not an add-checkpoint request";
+    let [a, b] = [b"a", b"b"].map(|entry| leaf_hash(entry));
+    let note = signer().sign(&Checkpoint::new(ORIGIN, 2, node_hash(&a, &b)).to_string());
+    let request = |old: u64, proof: &[Hash]| AddCheckpoint::new(old, proof.to_vec(), note.clone()).to_string();
+    let good = request(1, &[b]);
+    let test = |name: &str, old_size: u64, hashes: usize, body: &str, expect: &str| json!({ "name": name, "body": body, "expect": expect, "old_size": old_size, "hashes": hashes });
+    let bad = |name: &str, body: &str, expect: &str| json!({ "name": name, "body": body, "expect": expect });
+    vec![
+        test("with_proof", 1, 1, &good, "valid"),
+        test("without_proof", 0, 0, &request(0, &[]), "valid"),
+        test("longest_proof", u64::MAX, 63, &request(u64::MAX, &[a; 63]), "valid"),
+        // What the checkpoint is worth is for the witness to say, with other statuses than this one.
+        test("checkpoint_that_is_none", 1, 1, &good.replace(&note, "text\n"), "valid"),
+        test("checkpoint_empty", 1, 1, &good.replace(&note, ""), "valid"),
+        bad("proof_too_long", &request(1, &[a; 64]), "add-checkpoint request too long"),
+        bad("old_missing", &good.replacen("old 1\n", "", 1), MALFORMED),
+        bad("old_with_leading_zero", &good.replace("old 1", "old 01"), MALFORMED),
+        bad("old_with_sign", &good.replace("old 1", "old +1"), MALFORMED),
+        bad("old_with_two_spaces", &good.replace("old 1", "old  1"), MALFORMED),
+        bad("old_over_64_bits", &good.replace("old 1", "old 18446744073709551616"), MALFORMED),
+        bad("hash_too_short", &good.replace(&b.to_string(), "AAAA"), MALFORMED),
+        bad("hash_not_base64", &good.replace(&b.to_string(), &"*".repeat(44)), MALFORMED),
+        bad("carriage_returns", &good.replace('\n', "\r\n"), MALFORMED),
+        bad("no_blank_line", "old 1\n", MALFORMED),
+        bad("empty", "", MALFORMED),
     ]
 }
 
@@ -200,6 +323,7 @@ fn tlog_proofs() -> Vec<Value> {
     let test = |name: &str, entry: &str, proof: String, expect: &str| json!({ "name": name, "policy": policy, "entry": entry, "proof": proof, "expect": expect });
     let good = proof(1, &[a, c]);
     let other_root = signer().sign(&Checkpoint::new(ORIGIN, 3, a).to_string());
+    let on_other_root = TlogProof::new(1, vec![a, c], other_root).to_string();
     vec![
         test("first", "a", proof(0, &[b, c]), "valid"),
         test("second", "b", good.clone(), "valid"),
@@ -210,12 +334,7 @@ fn tlog_proofs() -> Vec<Value> {
         test("index_outside", "b", proof(3, &[a, c]), "index outside of the tree"),
         test("trailing_hash", "b", proof(1, &[a, c, c]), "proof has too many hashes"),
         test("missing_hash", "b", proof(1, &[a]), "proof has too few hashes"),
-        test(
-            "checkpoint_of_another_root",
-            "b",
-            TlogProof::new(1, vec![a, c], other_root).to_string(),
-            "proof leads to another root",
-        ),
+        test("checkpoint_of_another_root", "b", on_other_root, "proof leads to another root"),
         test("checkpoint_changed", "b", good.replace("\n3\n", "\n4\n"), "bad signature of a trusted key"),
         test("checkpoint_cut", "b", good.trim_end().to_owned(), "not a signed note"),
         test("unknown_version", "b", good.replace("@v1", "@v2"), "unknown version of tlog-proof"),

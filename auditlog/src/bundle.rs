@@ -1,5 +1,7 @@
 //! Entry bundles: `length (2, big-endian) ‖ entry`, up to 256 times (C2SP tlog-tiles, "Log Entries").
 
+use alloc::vec::Vec;
+
 use bytes::Bytes;
 
 use crate::tile::TILE_WIDTH;

@@ -4,11 +4,14 @@
 //! origin ‖ "\n" ‖ tree size ‖ "\n" ‖ base64(root hash) ‖ "\n" ‖ extension lines
 //! ```
 
-use std::fmt;
+use alloc::borrow::ToOwned as _;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
 
 use crate::decimal::parse_decimal;
 use crate::hash::{EMPTY_ROOT, Hash};
-use crate::note::{KeyType, Note, NoteError, Signer, VerifierKey};
+use crate::note::{KeyType, MAX_NOTE_LEN, MAX_SIGNATURES, Note, NoteError, SignatureLine, Signer, VerifierKey};
 use crate::proof::{ProofError, verify_consistency, verify_inclusion};
 
 /// The text of a checkpoint; nothing about who signed it.
@@ -82,21 +85,49 @@ pub struct VerifiedCheckpoint {
 
 impl VerifiedCheckpoint {
     /// Verifies the log's signature on a note. The origin must be the key's name.
+    ///
+    /// The key is one that [is for logs](KeyType::is_for_logs). One of ML-DSA-44 does not sign extension lines, so that
+    /// there must be none.
     pub fn verify(note: &[u8], log_key: &VerifierKey) -> Result<Self, CheckpointError> {
-        let parsed = Note::parse(note)?;
-        parsed.verify(log_key)?;
-        let checkpoint = Checkpoint::parse(parsed.text())?;
-        if checkpoint.origin != log_key.name() || log_key.key_type() != KeyType::Ed25519 {
-            return Err(CheckpointError::OtherOrigin);
-        }
-        let note = String::from_utf8(note.to_vec()).map_err(|_| NoteError::Malformed)?;
-        Ok(Self { checkpoint, note })
+        Self::verify_note(&Note::parse(note)?, log_key)
     }
 
-    /// Signs a checkpoint: the log's own side of [`Self::verify`].
-    pub(crate) fn sign(signer: &Signer, tree_size: u64, root_hash: Hash) -> Self {
+    pub(crate) fn verify_note(note: &Note, log_key: &VerifierKey) -> Result<Self, CheckpointError> {
+        let signs_extensions = log_key.key_type() != KeyType::MlDsa44;
+        if signs_extensions {
+            note.verify(log_key)?;
+        } else {
+            note.verify_cosignature(log_key)?;
+        }
+        let checkpoint = Checkpoint::parse(note.text())?;
+        if !signs_extensions && !checkpoint.extensions.is_empty() {
+            return Err(CheckpointError::UnsignedExtensions);
+        }
+        if checkpoint.origin != log_key.name() {
+            return Err(CheckpointError::OtherOrigin);
+        }
+        Ok(Self { checkpoint, note: note.to_string() })
+    }
+
+    /// The same checkpoint with these signature lines, each instead of those of the same key that it has.
+    ///
+    /// Nothing is checked about them. Lines under the origin are the log's own, and left out. Fails with
+    /// [`NoteError::TooLong`] when the note would be longer than [`Note::parse`] takes.
+    pub fn with_cosignatures(&self, lines: impl IntoIterator<Item = SignatureLine>) -> Result<Self, NoteError> {
+        let mut note = Note::parse(self.note.as_bytes())?;
+        lines.into_iter().filter(|line| line.name() != self.origin()).for_each(|line| note.replace_signature(line));
+        let text = note.to_string();
+        if text.len() > MAX_NOTE_LEN || note.signatures().len() > MAX_SIGNATURES {
+            return Err(NoteError::TooLong);
+        }
+        Ok(Self { checkpoint: self.checkpoint.clone(), note: text })
+    }
+
+    /// Signs the checkpoint of a tree with all keys of the signer, whose name is the origin: the log's own side of
+    /// [`Self::verify`]. A log signs no tree that does not go on from all those that it has signed.
+    pub fn sign(signer: &Signer, tree_size: u64, root_hash: Hash) -> Self {
         let checkpoint = Checkpoint::new(signer.verifier_key().name(), tree_size, root_hash);
-        let note = signer.sign(&checkpoint.to_string());
+        let note = signer.sign_checkpoint(&checkpoint);
         Self { checkpoint, note }
     }
 
@@ -178,4 +209,7 @@ pub enum CheckpointError {
     /// The key signed a checkpoint of an origin that it is not named after.
     #[error("checkpoint of another origin")]
     OtherOrigin,
+    /// Extension lines, which the key's signature does not cover.
+    #[error("checkpoint with extension lines that the key does not sign")]
+    UnsignedExtensions,
 }

@@ -1,6 +1,6 @@
 //! Decimal numbers, as the text formats of logs write them.
 
-use std::str::FromStr;
+use core::str::FromStr;
 
 /// An unsigned decimal without sign or leading zeros; `None` for anything else and for what `T` cannot hold.
 pub(crate) fn parse_decimal<T: FromStr>(text: &str) -> Option<T> {

@@ -1,154 +1,111 @@
 //! Recomputing a whole log from its entries.
+//!
+//! Bundles are hashed on several [`Workers`]; what lies above them is built in order, and a tile's hashes are kept only
+//! until it is full and compared, so that memory does not grow with the log. Damage does not end the check: it is
+//! noted with what was expected in its place. Where two objects contradict each other, the tile above them decides
+//! which one is damaged.
 
-use bytes::Bytes;
+mod damage;
+mod judge;
+mod leftovers;
+mod piece;
+mod report;
+mod resume;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::bundle::{BundleError, parse_bundle};
-use crate::checkpoint::{CheckpointError, VerifiedCheckpoint};
-use crate::hash::leaf_hash;
-use crate::note::VerifierKey;
-use crate::store::{CHECKPOINT_KEY, StoreError, TileSource, get_tile};
-use crate::tile::{MAX_LEVELS, TILE_WIDTH, TilePath, bundle_of, partial_tile, write_hashes};
-use crate::tree::RightEdge;
+pub use damage::{Damage, MAX_KEPT_LEN, Problem};
+pub use leftovers::Leftovers;
+pub use report::{FsckReport, MAX_DAMAGE, Progress};
+pub use resume::{MAX_RESUME_POINT_LEN, ResumePoint, ResumePointError};
 
-/// Bundles fetched at the same time; at 16 MiB the longest, 128 MiB in the worst case.
+use crate::checkpoint::VerifiedCheckpoint;
+use crate::fsck::judge::Judge;
+use crate::fsck::piece::Piece;
+use crate::reader::{ReadError, Reader};
+use crate::store::{StoreError, TileSource};
+use crate::tile::TILE_WIDTH;
+use crate::workers::Workers;
+
+/// Bundles fetched at the same time, or twice the threads if that is more; at 16 MiB the longest, 128 MiB in the worst
+/// case.
 const CONCURRENT_FETCHES: usize = 8;
 
-/// How far a check has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Entries checked so far.
-    pub entries: u64,
-    /// Entries in the log.
-    pub tree_size: u64,
+/// Entries in a piece: a bundle and the tile of its leaves.
+const PIECE: u64 = TILE_WIDTH as u64;
+
+/// What to check beside the checkpoint's tree, and where to begin.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Partial objects of older checkpoints, from a store that can list them.
+    pub leftovers: Leftovers,
+    /// Where an earlier check stopped.
+    pub resume: Option<ResumePoint>,
 }
 
-/// A log of which every byte is what its checkpoint says.
-#[derive(Clone, Debug)]
-pub struct FsckReport {
-    checkpoint: VerifiedCheckpoint,
-    n_tiles: u64,
-    n_bundles: u64,
-    n_bytes: u64,
-}
-
-impl FsckReport {
-    /// The checkpoint that the log was checked against.
-    pub fn checkpoint(&self) -> &VerifiedCheckpoint {
-        &self.checkpoint
-    }
-
-    /// Hash tiles compared.
-    pub fn n_tiles(&self) -> u64 {
-        self.n_tiles
-    }
-
-    /// Entry bundles hashed.
-    pub fn n_bundles(&self) -> u64 {
-        self.n_bundles
-    }
-
-    /// Bytes in those tiles and bundles.
-    pub fn n_bytes(&self) -> u64 {
-        self.n_bytes
-    }
-}
-
-/// Recomputes every tile of the log, full and partial, from its entry bundles, and the root from the tiles.
+/// Recomputes every tile of the checkpoint's tree, full and partial, from its entry bundles, and the root from the tiles.
 ///
-/// A partial tile may be missing once the full one is there; then that one's beginning is compared.
+/// A partial tile or bundle may be missing once the full one is there; then that one's beginning is compared. A resume
+/// point that damage keeps from being tied to the log is not used. `progress` is called after each bundle.
 pub async fn fsck(
     source: &impl TileSource,
-    log_key: &VerifierKey,
-    mut progress: impl FnMut(Progress),
+    checkpoint: &VerifiedCheckpoint,
+    options: Options,
+    workers: &impl Workers,
+    mut progress: impl FnMut(&Progress<'_>),
 ) -> Result<FsckReport, FsckError> {
-    let note = source.get(CHECKPOINT_KEY).await?.ok_or(FsckError::NoCheckpoint)?;
-    let checkpoint = VerifiedCheckpoint::verify(&note, log_key)?;
+    let Options { leftovers, resume } = options;
+    let mut judge = Judge::new(source, &leftovers, checkpoint);
+    if let Some(point) = resume
+        && is_earlier(source, checkpoint, &point).await?
+    {
+        judge.resume(point);
+    }
+    progress(&judge.progress());
     let tree_size = checkpoint.tree_size();
-    let mut report = FsckReport { checkpoint, n_tiles: 0, n_bundles: 0, n_bytes: 0 };
-    let mut edge = RightEdge::empty();
-
-    let paths =
-        (0..tree_size.div_ceil(u64::from(TILE_WIDTH))).filter_map(|bundle| bundle_of(tree_size, bundle * u64::from(TILE_WIDTH)));
-    let mut bundles = stream::iter(paths)
-        .map(|path| async move { Ok::<_, FsckError>((path, get(source, path).await?)) })
-        .buffered(CONCURRENT_FETCHES);
-    while let Some((path, (bytes, width))) = bundles.try_next().await? {
-        let entries = parse_bundle(&bytes).map_err(|source| FsckError::Bundle { path, source })?;
-        if entries.len() != usize::from(width) {
-            return Err(FsckError::Mismatch { path });
-        }
-        let mut full_tiles = Vec::new();
-        for entry in entries.iter().take(usize::from(path.width())) {
-            edge.push(leaf_hash(entry), |path, hashes| full_tiles.push((path, write_hashes(&hashes))));
-        }
-        report.n_bundles += 1;
-        report.n_bytes += bytes.len() as u64;
-        for (path, expected) in full_tiles {
-            report.compare(source, path, &expected).await?;
-        }
-        progress(Progress { entries: edge.size(), tree_size });
+    let mut pieces = stream::iter(judge.n_entries() / PIECE..tree_size.div_ceil(PIECE))
+        .map(|index| Piece::fetch(source, tree_size, index, &leftovers, workers))
+        .buffered(CONCURRENT_FETCHES.max(2 * workers.n_threads()));
+    while let Some(piece) = pieces.try_next().await? {
+        judge.take(piece).await?;
+        progress(&judge.progress());
     }
-    for level in 0..MAX_LEVELS {
-        if let Some(path) = partial_tile(tree_size, level) {
-            report.compare(source, path, &write_hashes(edge.level(level))).await?;
-        }
-    }
-    if edge.root() == report.checkpoint.root_hash() { Ok(report) } else { Err(FsckError::Root) }
+    drop(pieces);
+    Ok(judge.finish().await?)
 }
 
-impl FsckReport {
-    async fn compare(&mut self, source: &impl TileSource, path: TilePath, expected: &[u8]) -> Result<(), FsckError> {
-        let (bytes, width) = get(source, path).await?;
-        let as_wide = if width == path.width() { &bytes[..] } else { bytes.get(..expected.len()).unwrap_or_default() };
-        if as_wide != expected {
-            return Err(FsckError::Mismatch { path });
-        }
-        self.n_tiles += 1;
-        self.n_bytes += expected.len() as u64;
-        Ok(())
+/// Whether the checkpoint's tree goes on from the point's; false where damage leaves that open.
+async fn is_earlier(source: &impl TileSource, checkpoint: &VerifiedCheckpoint, point: &ResumePoint) -> Result<bool, FsckError> {
+    let earlier = point.checkpoint();
+    if earlier.origin() != checkpoint.origin() {
+        return Err(FsckError::OtherLog);
+    }
+    if earlier.tree_size() > checkpoint.tree_size() {
+        return Err(FsckError::Rollback);
+    }
+    let root = async { Reader::at(source, checkpoint.clone()).await?.root_at(earlier.tree_size()).await };
+    match root.await {
+        Ok(root) if root == earlier.root_hash() => Ok(true),
+        Ok(_) => Err(FsckError::Fork),
+        Err(ReadError::Store(error)) => Err(error.into()),
+        Err(_) => Ok(false),
     }
 }
 
-async fn get(source: &impl TileSource, path: TilePath) -> Result<(Bytes, u16), FsckError> {
-    get_tile(source, path).await?.ok_or(FsckError::Missing { path })
-}
-
-/// Why a log did not pass. [`FsckError::Store`] says nothing about the log; every other variant is its fault.
+/// Why a log was not checked. Damage is no error but in the report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FsckError {
-    /// A bundle's bytes are not entries.
-    #[error("bad entry bundle {path}")]
-    Bundle {
-        /// Which one.
-        path: TilePath,
-        /// What is wrong with it.
-        #[source]
-        source: BundleError,
-    },
-    /// The checkpoint was refused.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A tile is not what the entries make it, or a bundle has another number of them.
-    #[error("{path} does not match the entries")]
-    Mismatch {
-        /// Which one.
-        path: TilePath,
-    },
-    /// A tile or bundle that the checkpoint's tree has is missing.
-    #[error("{path} is missing")]
-    Missing {
-        /// Which one.
-        path: TilePath,
-    },
-    /// There is no checkpoint.
-    #[error("no checkpoint")]
-    NoCheckpoint,
-    /// Entries and tiles agree with each other, but not with the checkpoint.
-    #[error("the entries lead to another root than the checkpoint's")]
-    Root,
-    /// The source failed.
+    /// The log is not the one in which the earlier check stopped: its tree was another one.
+    #[error("the log forked since the earlier check")]
+    Fork,
+    /// The resume point is of another log.
+    #[error("the resume point is of another log")]
+    OtherLog,
+    /// The checkpoint is older than the one of the earlier check.
+    #[error("the log shrank since the earlier check")]
+    Rollback,
+    /// The source failed, which says nothing about the log.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

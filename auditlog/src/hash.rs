@@ -1,6 +1,8 @@
 //! The hashes of RFC 6962 §2.1, all SHA-256.
 
-use std::fmt;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

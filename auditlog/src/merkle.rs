@@ -3,7 +3,8 @@
 //! `rs_merkle` keeps every node it ever saw, so it serves inside one tile only, and its verifier accepts proofs with
 //! trailing hashes, so [`crate::proof`] has its own.
 
-use std::fmt;
+use alloc::vec::Vec;
+use core::fmt;
 
 use rs_merkle::{Hasher, MerkleTree};
 
@@ -50,11 +51,19 @@ impl fmt::Debug for TileTree {
 }
 
 /// The root over `items`, which must not be empty.
+///
+/// Folded level by level: a tree of `rs_merkle` keeps every node, which costs a check of a whole log much of its time.
 pub(crate) fn root(items: &[Hash]) -> Hash {
-    match items {
-        [only] => *only,
-        _ => MerkleTree::<Rfc6962>::from_leaves(items).root().expect("the tree has an item"),
+    let mut hashes = items.to_vec();
+    while hashes.len() > 1 {
+        let parent = |pair: &[Hash]| match pair {
+            [left, right] => node_hash(left, right),
+            // A last one without sibling moves up unchanged.
+            _ => *pair.first().expect("no chunk is empty"),
+        };
+        hashes = hashes.chunks(2).map(parent).collect();
     }
+    *hashes.first().expect("there is an item")
 }
 
 /// RFC 6962 hashing for `rs_merkle`: a node without a right sibling moves up unchanged.

@@ -8,6 +8,12 @@
 //! ```
 //! URLs are for those who talk to a log or witness; verification has no use for them.
 
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::{mem, str};
+
 use crate::checkpoint::{CheckpointError, VerifiedCheckpoint};
 use crate::decimal::parse_decimal;
 use crate::note::{KeyType, Note, NoteError, VerifierKey, VkeyError};
@@ -18,7 +24,7 @@ pub const MAX_POLICY_LEN: usize = 256 * 1024;
 /// A parsed policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    logs: Vec<VerifierKey>,
+    logs: Vec<Party>,
     // Witnesses and groups; a group refers to smaller indices only.
     cosigners: Vec<Cosigner>,
     // An index of `cosigners`.
@@ -32,16 +38,23 @@ struct Cosigner {
     in_group: bool,
 }
 
+/// A log or a witness.
+#[derive(Clone, Debug)]
+struct Party {
+    key: VerifierKey,
+    url: Option<String>,
+}
+
 #[derive(Clone, Debug)]
 enum Rule {
-    Witness(VerifierKey),
+    Witness(Box<Party>),
     Group { threshold: usize, members: Vec<usize> },
 }
 
 impl Policy {
     /// Trusts one log without witnesses.
     pub fn for_log(log_key: VerifierKey) -> Self {
-        Self { logs: vec![log_key], cosigners: Vec::new(), quorum: None }
+        Self { logs: vec![Party { key: log_key, url: None }], cosigners: Vec::new(), quorum: None }
     }
 
     /// Parses a policy file.
@@ -59,17 +72,11 @@ impl Policy {
             match words.as_slice() {
                 [] => {}
                 [first, ..] if first.starts_with(b"#") => {}
-                [b"log", vkey] | [b"log", vkey, _] => policy.add_log(vkey)?,
-                [b"witness", name, vkey] | [b"witness", name, vkey, _] => {
-                    let key = parse_vkey(vkey, KeyType::Cosignature)?;
-                    if policy.witnesses().any(|witness| witness.public_key() == key.public_key()) {
-                        return Err(PolicyError::DuplicateKey);
-                    }
-                    policy.define(name, Rule::Witness(key))?;
-                }
+                [b"log", vkey, url @ ..] if url.len() <= 1 => policy.add_log(vkey, url.first())?,
+                [b"witness", name, vkey, url @ ..] if url.len() <= 1 => policy.add_witness(name, vkey, url.first())?,
                 [b"group", name, threshold, members @ ..] => policy.add_group(name, threshold, members)?,
                 [b"quorum", name] => {
-                    if std::mem::replace(&mut quorum_seen, true) {
+                    if mem::replace(&mut quorum_seen, true) {
                         return Err(PolicyError::QuorumCount);
                     }
                     policy.quorum = if *name == b"none" { None } else { Some(policy.find(name)?) };
@@ -81,29 +88,68 @@ impl Policy {
     }
 
     /// The keys of the trusted logs.
-    pub fn log_keys(&self) -> &[VerifierKey] {
-        &self.logs
+    pub fn log_keys(&self) -> impl Iterator<Item = &VerifierKey> {
+        self.logs.iter().map(|log| &log.key)
+    }
+
+    /// The trusted logs: key, and URL where the policy gives one.
+    pub fn logs(&self) -> impl Iterator<Item = (&VerifierKey, Option<&str>)> {
+        self.logs.iter().map(|log| (&log.key, log.url.as_deref()))
+    }
+
+    /// The trusted witnesses: key, and URL where the policy gives one.
+    pub fn witnesses(&self) -> impl Iterator<Item = (&VerifierKey, Option<&str>)> {
+        self.cosigners.iter().filter_map(|cosigner| match &cosigner.rule {
+            Rule::Witness(witness) => Some((&witness.key, witness.url.as_deref())),
+            Rule::Group { .. } => None,
+        })
+    }
+
+    /// Whether the policy asks for any cosignature.
+    pub fn has_quorum(&self) -> bool {
+        self.quorum.is_some()
+    }
+
+    /// Whether enough witnesses cosigned a checkpoint, whichever log it is of. For the log, which gathers cosignatures;
+    /// who relies on a checkpoint calls [`Self::verify_checkpoint`].
+    pub fn quorum_met(&self, checkpoint: &VerifiedCheckpoint) -> bool {
+        Note::parse(checkpoint.note().as_bytes()).is_ok_and(|note| self.verify_quorum(&note).is_ok())
     }
 
     /// Verifies a checkpoint: signed by a trusted log, cosigned by the quorum.
     ///
-    /// A bad signature of a trusted log or witness refuses the checkpoint, even where the quorum is met without it.
+    /// A bad signature of a trusted log or witness refuses the checkpoint, even where the quorum is met without it. A
+    /// cosignature without time does not count, since only those with one speak of the latest checkpoint.
     pub fn verify_checkpoint(&self, note: &[u8]) -> Result<VerifiedCheckpoint, PolicyViolation> {
         let parsed = Note::parse(note).map_err(CheckpointError::from)?;
+        let verified = self.verify_log(&parsed)?;
+        self.verify_quorum(&parsed)?;
+        Ok(verified)
+    }
+
+    /// Verifies that a trusted log signed a checkpoint, whoever witnessed it: what a log signed binds it.
+    pub fn verify_log_signature(&self, note: &[u8]) -> Result<VerifiedCheckpoint, PolicyViolation> {
+        self.verify_log(&Note::parse(note).map_err(CheckpointError::from)?)
+    }
+
+    fn verify_log(&self, note: &Note) -> Result<VerifiedCheckpoint, PolicyViolation> {
         let mut verified = None;
-        for log_key in &self.logs {
-            match VerifiedCheckpoint::verify(note, log_key) {
+        for log_key in self.log_keys() {
+            match VerifiedCheckpoint::verify_note(note, log_key) {
                 Ok(checkpoint) => verified = Some(checkpoint),
                 Err(CheckpointError::Note(NoteError::NotSigned)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let verified = verified.ok_or(PolicyViolation::UnknownLog)?;
+        verified.ok_or(PolicyViolation::UnknownLog)
+    }
+
+    fn verify_quorum(&self, note: &Note) -> Result<(), PolicyViolation> {
         let mut cosigned = Vec::with_capacity(self.cosigners.len());
         for cosigner in &self.cosigners {
             cosigned.push(match &cosigner.rule {
-                Rule::Witness(key) => match parsed.verify_cosignature(key) {
-                    Ok(_) => true,
+                Rule::Witness(witness) => match note.verify_cosignature(&witness.key) {
+                    Ok(time) => time > 0,
                     Err(NoteError::NotSigned) => false,
                     Err(_) => return Err(PolicyViolation::BadCosignature),
                 },
@@ -114,31 +160,32 @@ impl Policy {
         }
         match self.quorum {
             Some(quorum) if cosigned.get(quorum) != Some(&true) => Err(PolicyViolation::NoQuorum),
-            _ => Ok(verified),
+            _ => Ok(()),
         }
     }
 
-    fn witnesses(&self) -> impl Iterator<Item = &VerifierKey> {
-        self.cosigners.iter().filter_map(|cosigner| match &cosigner.rule {
-            Rule::Witness(key) => Some(key),
-            Rule::Group { .. } => None,
-        })
-    }
-
-    fn add_log(&mut self, vkey: &[u8]) -> Result<(), PolicyError> {
-        let key = parse_vkey(vkey, KeyType::Ed25519)?;
-        if self.logs.iter().any(|log| log.public_key() == key.public_key()) {
+    fn add_log(&mut self, vkey: &[u8], url: Option<&&[u8]>) -> Result<(), PolicyError> {
+        let log = Party::parse(vkey, url, KeyType::is_for_logs)?;
+        if self.log_keys().any(|key| key.public_key() == log.key.public_key()) {
             return Err(PolicyError::DuplicateKey);
         }
-        self.logs.push(key);
+        self.logs.push(log);
         Ok(())
+    }
+
+    fn add_witness(&mut self, name: &[u8], vkey: &[u8], url: Option<&&[u8]>) -> Result<(), PolicyError> {
+        let witness = Party::parse(vkey, url, KeyType::is_for_witnesses)?;
+        if self.witnesses().any(|(key, _)| key.public_key() == witness.key.public_key()) {
+            return Err(PolicyError::DuplicateKey);
+        }
+        self.define(name, Rule::Witness(Box::new(witness)))
     }
 
     fn add_group(&mut self, name: &[u8], threshold: &[u8], names: &[&[u8]]) -> Result<(), PolicyError> {
         let threshold = match threshold {
             b"all" => names.len(),
             b"any" => 1,
-            k => std::str::from_utf8(k).ok().and_then(parse_decimal).ok_or(PolicyError::Malformed)?,
+            k => str::from_utf8(k).ok().and_then(parse_decimal).ok_or(PolicyError::Malformed)?,
         };
         if !(1..=names.len()).contains(&threshold) {
             return Err(PolicyError::ThresholdOutOfRange);
@@ -147,7 +194,7 @@ impl Policy {
         for name in names {
             let member = self.find(name)?;
             let cosigner = self.cosigners.get_mut(member).ok_or(PolicyError::UnknownName)?;
-            if std::mem::replace(&mut cosigner.in_group, true) {
+            if mem::replace(&mut cosigner.in_group, true) {
                 return Err(PolicyError::MemberTwice);
             }
             members.push(member);
@@ -168,10 +215,17 @@ impl Policy {
     }
 }
 
-fn parse_vkey(vkey: &[u8], key_type: KeyType) -> Result<VerifierKey, PolicyError> {
-    let vkey = std::str::from_utf8(vkey).map_err(|_| VkeyError::Malformed)?;
-    let key = VerifierKey::parse(vkey)?;
-    if key.key_type() == key_type { Ok(key) } else { Err(PolicyError::WrongKeyType) }
+impl Party {
+    fn parse(vkey: &[u8], url: Option<&&[u8]>, is_for: fn(KeyType) -> bool) -> Result<Self, PolicyError> {
+        let vkey = str::from_utf8(vkey).map_err(|_| VkeyError::Malformed)?;
+        let key = VerifierKey::parse(vkey)?;
+        if !is_for(key.key_type()) {
+            return Err(PolicyError::WrongKeyType);
+        }
+        // A URL is ASCII, but one that is not must not make the policy useless to those who need none.
+        let url = url.and_then(|url| str::from_utf8(url).ok()).map(String::from);
+        Ok(Self { key, url })
+    }
 }
 
 /// Why a policy file was refused.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::bundle::{BundleError, parse_bundle};
 use crate::checkpoint::{CheckpointError, VerifiedCheckpoint, VerifiedInclusion};
@@ -12,11 +12,16 @@ use crate::hash::{Hash, leaf_hash};
 use crate::note::VerifierKey;
 use crate::proof::{MissingTile, ProofError, Prover};
 use crate::store::{CHECKPOINT_KEY, StoreError, TileSource, get_tile};
-use crate::tile::{TILE_WIDTH, TilePath, bundle_of, parse_hashes};
+use crate::tile::{TILE_WIDTH, TileContent, TilePath, bundle_of, parse_hashes};
 use crate::tree::RightEdge;
+
+/// Bundles fetched at the same time when many entries are read; at 16 MiB the longest, 128 MiB in the worst case.
+const CONCURRENT_FETCHES: usize = 8;
 
 /// Full tiles kept in memory, some 50 KiB each.
 const MAX_CACHED_TILES: usize = 128;
+
+const WIDTH: u64 = TILE_WIDTH as u64;
 
 /// A log as it stood at one checkpoint.
 #[derive(Debug)]
@@ -65,22 +70,51 @@ impl<T: TileSource> Reader<T> {
     /// The entries of a range with their indices, in order. A range that ends outside of the tree is cut at its end.
     pub fn entries(&self, range: Range<u64>) -> impl Stream<Item = Result<(u64, Bytes), ReadError>> {
         let size = self.checkpoint.tree_size();
-        let (start, end) = (range.start, range.end.min(size));
-        let bundles = stream::try_unfold(start, move |next| async move {
-            let Some(path) = bundle_of(size, next).filter(|_| next < end) else {
-                return Ok::<_, ReadError>(None);
-            };
-            let first = path.index() * u64::from(TILE_WIDTH);
-            let entries = self.bundle(path).await?;
-            let numbered = (first..).zip(entries).filter(move |(index, _)| (next..end).contains(index)).map(Ok);
-            Ok(Some((stream::iter(numbered), first + u64::from(path.width()))))
+        let Range { start, end } = range.start..range.end.min(size);
+        let bundles = if start < end { start / WIDTH..end.div_ceil(WIDTH) } else { 0..0 };
+        let bundles = stream::iter(bundles).map(move |index| async move {
+            let path = bundle_of(size, index * WIDTH).expect("the range was cut at the end of the tree");
+            Ok::<_, ReadError>((index * WIDTH, self.bundle(path).await?))
         });
-        bundles.try_flatten()
+        bundles
+            .buffered(CONCURRENT_FETCHES)
+            .map_ok(move |(first, entries)| {
+                let numbered = (first..).zip(entries).filter(move |(index, _)| (start..end).contains(index));
+                stream::iter(numbered.map(Ok))
+            })
+            .try_flatten()
     }
 
     /// The hash of leaf `index`.
     pub async fn leaf(&self, index: u64) -> Result<Hash, ReadError> {
-        self.with_tiles(|prover| prover.node(0, index)).await?.ok_or(ReadError::OutsideTree)
+        self.node(0, index).await
+    }
+
+    /// The root that the tree had when it held `size` entries.
+    pub async fn root_at(&self, size: u64) -> Result<Hash, ReadError> {
+        if size > self.checkpoint.tree_size() {
+            return Err(ReadError::OutsideTree);
+        }
+        let mut tiles = Vec::new();
+        for path in RightEdge::tiles_of(size) {
+            tiles.push(self.hashes(path).await?);
+        }
+        Ok(RightEdge::from_tiles(size, tiles).expect("each tile has its path's width").root())
+    }
+
+    /// The hash at `index` of `level`.
+    pub(crate) async fn node(&self, level: u8, index: u64) -> Result<Hash, ReadError> {
+        self.with_tiles(|prover| prover.node(level, index)).await?.ok_or(ReadError::OutsideTree)
+    }
+
+    /// The hashes of a tile, or of its beginning.
+    pub(crate) async fn hashes(&self, path: TilePath) -> Result<Vec<Hash>, ReadError> {
+        let TileContent::Hashes(level) = path.content() else { return Err(ReadError::OutsideTree) };
+        let first = path.index().checked_mul(WIDTH).ok_or(ReadError::OutsideTree)?;
+        let indices = first..first.saturating_add(path.width().into());
+        let hashes = self.with_tiles(|prover| indices.clone().map(|index| prover.node(level, index)).collect());
+        let hashes: Option<Vec<Hash>> = hashes.await?;
+        hashes.ok_or(ReadError::OutsideTree)
     }
 
     /// The audit path of entry `index`, verified.
@@ -110,13 +144,10 @@ impl<T: TileSource> Reader<T> {
         let mut entries =
             parse_bundle(&tile_bytes(&self.source, path).await?).map_err(|source| ReadError::Bundle { path, source })?;
         entries.truncate(usize::from(path.width()));
-        let first = path.index() * u64::from(TILE_WIDTH);
-        for (index, entry) in (first..).zip(&entries) {
-            if self.leaf(index).await? != leaf_hash(entry) {
-                return Err(ReadError::Mismatch { path });
-            }
-        }
-        if entries.len() == usize::from(path.width()) { Ok(entries) } else { Err(ReadError::Mismatch { path }) }
+        let leaves = TilePath::hashes(0, path.index(), path.width()).expect("a bundle's width is a tile's");
+        let leaves = self.hashes(leaves).await?;
+        let matches = entries.len() == leaves.len() && entries.iter().zip(&leaves).all(|(entry, leaf)| leaf_hash(entry) == *leaf);
+        if matches { Ok(entries) } else { Err(ReadError::Mismatch { path }) }
     }
 
     /// Runs `prove`, fetching the tiles that it turns out to need.

@@ -6,9 +6,15 @@
 //! No future here is required to be `Send`: the concrete store decides, so that one sequencer runs on threads and in
 //! single-threaded hosts alike.
 
+pub mod contract;
 #[cfg(feature = "dir")]
 pub mod dir;
+#[cfg(feature = "dir")]
+pub mod disk_index;
 mod index;
+#[cfg(feature = "dir")]
+pub mod key_file;
+mod probe;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -18,6 +24,8 @@ use bytes::Bytes;
 use crate::tile::TilePath;
 
 pub use index::LeafIndex;
+pub use probe::ProbeError;
+pub(crate) use probe::probe;
 
 /// The key of the published checkpoint.
 pub const CHECKPOINT_KEY: &str = "checkpoint";
@@ -56,6 +64,19 @@ pub trait ObjectStore: TileSource {
 
     /// Writes or replaces the object. A reader sees the old or the new one, never a mixture.
     fn put(&self, key: &str, bytes: Bytes) -> impl Future<Output = Result<(), StoreError>>;
+
+    /// Replaces the object only if `previous` stands there, or nothing does and `previous` is `None`; says whether it
+    /// did. What is under the key never goes back to an earlier object, so this keeps a late write from undoing another.
+    ///
+    /// As provided, it is for stores that only one process writes to. Others must make it one conditional write.
+    fn put_over(&self, key: &str, previous: Option<&Bytes>, bytes: Bytes) -> impl Future<Output = Result<bool, StoreError>> {
+        async move {
+            if self.get(key).await?.as_ref() != previous {
+                return Ok(false);
+            }
+            self.put(key, bytes).await.map(|()| true)
+        }
+    }
 
     /// Removes the object, if there is one.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>>;
@@ -125,41 +146,6 @@ impl StoreError {
     pub fn new(operation: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { operation, source: source.into() }
     }
-}
-
-/// Checks that a store honours its preconditions, without which two writers could fork the log: some object stores
-/// accept conditional writes and ignore the condition.
-pub(crate) async fn probe(store: &(impl ObjectStore + Lock), locked: &Locked) -> Result<(), ProbeError> {
-    const KEY: &str = "private/probe";
-    store.delete(KEY).await?;
-    let put = |bytes: &'static [u8]| store.put_new(KEY, Bytes::from_static(bytes));
-    let found = [put(b"a").await?, put(b"b").await?, put(b"a").await?];
-    if found != [PutNew::Created, PutNew::ExistsDifferent, PutNew::ExistsSame] {
-        return Err(ProbeError::PutNewIgnored);
-    }
-    store.delete(KEY).await?;
-    // The same value goes in, so a store that wrongly takes it has done no harm.
-    let stale = LockToken(Bytes::from_static(b"stale"));
-    match store.swap(&stale, locked.bytes.clone()).await {
-        Swap::Lost => Ok(()),
-        Swap::Swapped(_) => Err(ProbeError::SwapIgnored),
-        Swap::Unknown(error) => Err(error.into()),
-    }
-}
-
-/// Why a store is not fit to hold a log.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProbeError {
-    /// A conditional write replaced an object, or did not notice one.
-    #[error("the store ignores that an object exists")]
-    PutNewIgnored,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A swap with a stale token went through.
-    #[error("the store swaps with a stale token")]
-    SwapIgnored,
 }
 
 impl<T: TileSource> TileSource for &T {

@@ -7,7 +7,9 @@
 //! Hash `i` of tile `n` at level `l` is the root over the leaves `(n·256 + i)·256^l .. (n·256 + i + 1)·256^l`. `<N>` is
 //! written in groups of three digits, all but the last prefixed with `x`: 1234067 is `x001/x234/067`.
 
-use std::fmt;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::fmt;
 
 use bytes::Bytes;
 
@@ -130,15 +132,14 @@ impl fmt::Display for TilePath {
             TileContent::Hashes(level) => write!(f, "tile/{level}/")?,
             TileContent::Entries => f.write_str("tile/entries/")?,
         }
-        // 1000^6 < 2^64 < 1000^7.
-        let n_groups = 1 + (1..7).take_while(|&n| self.index >= 1000u64.pow(n)).count();
-        for group in (0..n_groups).rev() {
-            let digits = self.index / 1000u64.pow(u32::try_from(group).expect("at most 6")) % 1000;
-            match group {
-                0 => write!(f, "{digits:03}")?,
-                _ => write!(f, "x{digits:03}/")?,
-            }
+        let (last, mut rest) = (self.index % 1000, self.index / 1000);
+        let mut groups = Vec::new();
+        while rest > 0 {
+            groups.push(rest % 1000);
+            rest /= 1000;
         }
+        groups.iter().rev().try_for_each(|group| write!(f, "x{group:03}/"))?;
+        write!(f, "{last:03}")?;
         if self.is_partial() {
             write!(f, ".p/{}", self.width)?;
         }
@@ -161,15 +162,26 @@ pub enum TilePathError {
     OutOfRange,
 }
 
+/// Hashes that a tree of `tree_size` leaves has at `level`: its perfect subtrees of 256^level leaves.
+pub(crate) fn n_full_nodes(tree_size: u64, level: u8) -> u64 {
+    tree_size.checked_shr(BITS_PER_LEVEL.saturating_mul(u32::from(level))).unwrap_or(0)
+}
+
 /// Full tiles that a tree of `tree_size` leaves has at `level`.
 pub(crate) fn n_full_tiles(tree_size: u64, level: u8) -> u64 {
-    tree_size.checked_shr(BITS_PER_LEVEL * (u32::from(level) + 1)).unwrap_or(0)
+    n_full_nodes(tree_size, level.saturating_add(1))
+}
+
+/// The tile that holds node `index` of a level, and its position there.
+pub(crate) fn in_tile(index: u64) -> (u64, u8) {
+    let [.., position] = index.to_be_bytes();
+    (index >> BITS_PER_LEVEL, position)
 }
 
 /// Hashes in the partial tile that a tree of `tree_size` leaves has at `level`; 0 when there is none.
 pub(crate) fn partial_width(tree_size: u64, level: u8) -> u16 {
-    let nodes = tree_size.checked_shr(BITS_PER_LEVEL * u32::from(level)).unwrap_or(0);
-    u16::try_from(nodes % u64::from(TILE_WIDTH)).expect("less than 256")
+    let (_, width) = in_tile(n_full_nodes(tree_size, level));
+    width.into()
 }
 
 /// The partial tile of `level` on the right edge of a tree of `tree_size` leaves, if there is one.
@@ -177,12 +189,12 @@ pub(crate) fn partial_tile(tree_size: u64, level: u8) -> Option<TilePath> {
     TilePath::hashes(level, n_full_tiles(tree_size, level), partial_width(tree_size, level))
 }
 
-/// The bundle that holds entry `index` of a tree of `tree_size` leaves, as wide as that tree has it.
-pub(crate) fn bundle_of(tree_size: u64, index: u64) -> Option<TilePath> {
+/// The bundle that holds entry `index` of a tree of `tree_size` leaves, as wide as that tree has it; `None` outside.
+pub fn bundle_of(tree_size: u64, index: u64) -> Option<TilePath> {
     if index >= tree_size {
         return None;
     }
-    let bundle = index / u64::from(TILE_WIDTH);
+    let (bundle, _) = in_tile(index);
     let width = if bundle < n_full_tiles(tree_size, 0) { TILE_WIDTH } else { partial_width(tree_size, 0) };
     TilePath::entries(bundle, width)
 }

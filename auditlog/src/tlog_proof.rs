@@ -9,7 +9,10 @@
 //! <checkpoint, verbatim>
 //! ```
 
-use std::fmt;
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::{fmt, str};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -46,7 +49,7 @@ impl TlogProof {
         if proof.len() > MAX_TLOG_PROOF_LEN {
             return Err(TlogProofError::TooLong);
         }
-        let proof = std::str::from_utf8(proof).map_err(|_| TlogProofError::Malformed)?;
+        let proof = str::from_utf8(proof).map_err(|_| TlogProofError::Malformed)?;
         let (head, checkpoint) = proof.split_once("\n\n").ok_or(TlogProofError::Malformed)?;
         let mut lines = head.split('\n').peekable();
         if lines.next() != Some(HEADER) {

@@ -2,6 +2,9 @@
 //!
 //! Memory is O(log n): one partial tile of hashes for each level, and one partial bundle of entries.
 
+use alloc::vec::Vec;
+use core::mem;
+
 use bytes::Bytes;
 
 use crate::bundle::write_entry;
@@ -73,18 +76,34 @@ impl RightEdge {
 
     /// Appends one leaf; `full_tile` gets each tile that becomes full by it, lowest level first.
     pub fn push(&mut self, leaf: Hash, mut full_tile: impl FnMut(TilePath, Vec<Hash>)) {
-        self.size += 1;
+        self.size = self.size.checked_add(1).expect("no log has 2^64 entries");
         let mut hash = leaf;
-        for (level, hashes) in (0..MAX_LEVELS).zip(&mut self.levels) {
-            hashes.push(hash);
-            if hashes.len() < usize::from(TILE_WIDTH) {
-                return;
-            }
-            let tile = std::mem::take(hashes);
+        for level in 0..MAX_LEVELS {
+            let Some((path, tile)) = self.push_at(level, hash) else { return };
             hash = merkle::root(&tile);
-            let path = TilePath::hashes(level, n_full_tiles(self.size, level) - 1, TILE_WIDTH);
-            full_tile(path.expect("the level is below 8"), tile);
+            full_tile(path, tile);
         }
+    }
+
+    /// Counts a full tile of leaves, whose root the caller appends with [`Self::push_at`] at level 1.
+    #[cfg(feature = "std")]
+    pub(crate) fn grow_by_tile(&mut self) {
+        debug_assert!(self.level(0).is_empty(), "the edge ends between two tiles");
+        self.size += u64::from(TILE_WIDTH);
+    }
+
+    /// Appends one hash to `level` and takes out the tile that becomes full by it, whose root is the next hash of the
+    /// level above. The leaves below the hash are counted already.
+    pub(crate) fn push_at(&mut self, level: u8, hash: Hash) -> Option<(TilePath, Vec<Hash>)> {
+        let hashes = self.levels.get_mut(usize::from(level))?;
+        hashes.push(hash);
+        if hashes.len() < usize::from(TILE_WIDTH) {
+            return None;
+        }
+        let tile = mem::take(hashes);
+        let index = n_full_tiles(self.size, level).checked_sub(1);
+        let path = index.and_then(|index| TilePath::hashes(level, index, TILE_WIDTH));
+        Some((path.expect("a tile is full, and the level is below 8"), tile))
     }
 }
 
@@ -115,6 +134,7 @@ impl Tree {
 
     /// A tree that goes on from `edge`. `bundle` holds the entries of its partial tile of level 0, which the caller has
     /// checked against that tile.
+    #[cfg(feature = "std")]
     pub(crate) fn resume(edge: RightEdge, bundle: Vec<u8>) -> Self {
         Self { edge, bundle }
     }
@@ -137,8 +157,9 @@ impl Tree {
                 bundle_full = true;
             });
             if bundle_full {
-                let path = TilePath::entries(n_full_tiles(self.edge.size, 0) - 1, TILE_WIDTH);
-                let bytes = std::mem::take(&mut self.bundle).into();
+                let index = n_full_tiles(self.edge.size, 0).checked_sub(1);
+                let path = index.and_then(|index| TilePath::entries(index, TILE_WIDTH));
+                let bytes = mem::take(&mut self.bundle).into();
                 objects.push(Object { path: path.expect("a full bundle"), bytes });
             }
         }

@@ -2,20 +2,25 @@
 
 mod append;
 mod input;
-mod metrics;
 mod serve;
+mod signals;
+mod witnesses;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use fanlight_auditlog::{Config, DirStore, Log, Sequencer, create};
+use fanlight_auditlog::store::CHECKPOINT_KEY;
+use fanlight_auditlog::store::key_file::{create_key_file, read_key_file};
+use fanlight_auditlog::{Config, DirStore, LeafIndex as _, Log, Sequencer, TileSource as _, create};
+use fanlight_stores::{AnyStore, Location, open_writer};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
+
+use crate::witnesses::{LogWitnesses, WitnessArgs};
 
 /// A transparency log in tiles (C2SP tlog-tiles).
 #[derive(Debug, Parser)]
@@ -39,54 +44,83 @@ enum Command {
     Append {
         #[command(flatten)]
         store: StoreArgs,
-        /// Make every line an entry, without its line break.
-        #[arg(long)]
-        lines: bool,
-        /// Entries; standard input without any.
-        files: Vec<PathBuf>,
+        #[command(flatten)]
+        witnesses: WitnessArgs,
+        #[command(flatten)]
+        entries: append::EntryArgs,
     },
-    /// Serve appending (POST /add), the read path, /healthz and /metrics.
+    /// Serve appending (POST /add), proofs (GET /proof/LEAF-HASH), the read path, /healthz and /metrics.
     Serve {
         #[command(flatten)]
         store: StoreArgs,
-        /// Address to listen on; port 0 takes a free one.
-        #[arg(long, value_name = "ADDR")]
-        listen: SocketAddr,
-        /// Shortest time between two rounds.
-        #[arg(long, value_name = "MILLISECONDS", default_value_t = 250)]
-        round_period_ms: u64,
+        #[command(flatten)]
+        pace: PaceArgs,
+        #[command(flatten)]
+        witnesses: WitnessArgs,
+        #[command(flatten)]
+        listen: serve::ListenArgs,
     },
+}
+
+/// When rounds start, and what may wait for them.
+#[derive(Debug, clap::Args)]
+struct PaceArgs {
+    /// Longest time that an entry waits for a round to start. Longer, a quiet log writes less.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 250)]
+    max_delay: u64,
+    /// Shortest time from the start of one round to that of the next. A store that limits writes of one object, as to one in
+    /// a second, needs that much.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10)]
+    min_period: u64,
+    /// Bytes of entries that may wait for a round; more are refused until there is room. A round under way holds as much
+    /// again.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]
+    #[arg(value_parser = clap::value_parser!(u64).range(65_535..))]
+    max_pool_bytes: u64,
+}
+
+impl PaceArgs {
+    fn config(&self) -> anyhow::Result<Config> {
+        Ok(Config {
+            max_delay: Duration::from_millis(self.max_delay),
+            min_period: Duration::from_millis(self.min_period),
+            max_pool_bytes: self.max_pool_bytes.try_into().context("--max-pool-bytes is more than this machine can address")?,
+            ..Config::default()
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
 struct StoreArgs {
-    /// Directory of the log.
-    store: PathBuf,
-    /// Private key of the log [default: private/key in the directory].
+    /// Where the log is: a directory, or a bucket as in `s3://bucket/prefix`.
+    store: Location,
+    /// Private key of the log [default: private/key in the directory; a log in a bucket needs one].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// S3 server, where it is not AWS [default: `AWS_ENDPOINT_URL`].
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// Directory for the index of a log in a bucket, which makes appending idempotent and can be built anew [default: below
+    /// the user's directory for caches].
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
 }
 
 impl StoreArgs {
-    fn open(&self) -> anyhow::Result<DirStore> {
-        self.check()?;
-        if !self.store.join("private").is_dir() {
-            bail!("no log in {}; `fanlight-log init` creates one", self.store.display());
+    async fn open(&self) -> anyhow::Result<AnyStore> {
+        if matches!(&self.store, Location::Dir(dir) if !dir.join("private").is_dir()) {
+            bail!("no log in {}; `fanlight-log init` creates one", self.store);
         }
-        Ok(DirStore::open_writer(&self.store)?)
+        Ok(open_writer(&self.store, self.endpoint_url.as_deref(), self.index.as_deref()).await?)
     }
 
-    /// Refuses what is no directory, before one of that name is created.
-    fn check(&self) -> anyhow::Result<()> {
-        let store = self.store.to_string_lossy();
-        match store.split_once("://") {
-            Some((scheme, _)) => bail!("cannot keep a log at {scheme}://: this build's stores are directories"),
-            None => Ok(()),
+    /// The key file: a bucket is no place for one.
+    fn key(&self) -> anyhow::Result<PathBuf> {
+        match (&self.key, &self.store) {
+            (Some(key), _) => Ok(key.clone()),
+            (None, Location::Dir(dir)) => Ok(DirStore::key_file_in(dir)),
+            (None, _) => bail!("the private key of a log in {} is a file here; --key FILE names it", self.store),
         }
-    }
-
-    fn key(&self) -> Option<&Path> {
-        self.key.as_deref()
     }
 }
 
@@ -112,35 +146,45 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init { store, origin } => init(&store, &origin).await,
-        Command::Append { store, lines, files } => {
+        Command::Append { store, witnesses, entries } => {
             // Rounds follow closely: whoever runs this waits for it, and an idle log has none.
-            let (log, sequencer) = open(&store, Duration::from_millis(20)).await?;
-            append::run(log, sequencer, files, lines).await
+            let (min_period, max_delay) = (Duration::from_millis(20), Duration::ZERO);
+            let (log, sequencer, _) = open(&store, Config { min_period, max_delay, ..Config::default() }, &witnesses).await?;
+            append::run(log, sequencer, entries).await
         }
-        Command::Serve { store, listen, round_period_ms } => {
-            let (log, sequencer) = open(&store, Duration::from_millis(round_period_ms)).await?;
-            serve::run(log, sequencer, listen).await
+        Command::Serve { store, pace, witnesses, listen } => {
+            let config = pace.config()?;
+            let max_delay = config.max_delay;
+            let (log, sequencer, witnesses) = open(&store, config, &witnesses).await?;
+            serve::run(log, sequencer, witnesses, max_delay, listen).await
         }
     }
 }
 
-async fn init(store: &StoreArgs, origin: &str) -> anyhow::Result<()> {
-    store.check()?;
-    if store.store.join("checkpoint").exists() {
-        bail!("{} holds a log already", store.store.display());
+async fn init(args: &StoreArgs, origin: &str) -> anyhow::Result<()> {
+    let key = args.key()?;
+    let store = open_writer(&args.store, args.endpoint_url.as_deref(), args.index.as_deref()).await?;
+    if store.get(CHECKPOINT_KEY).await?.is_some() {
+        bail!("{} holds a log already", args.store);
     }
-    let dir = DirStore::open_writer(&store.store)?;
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).context("cannot get random bytes")?;
-    let signer = dir.signer(store.key(), origin, &seed)?;
-    create(&dir, &signer).await?;
+    let signer = create_key_file(&key, origin, &seed)?;
+    create(&store, &signer).await?;
+    // What a log had here that is gone now.
+    store.clear().await?;
     writeln!(io::stdout(), "{}", signer.verifier_key())?;
     Ok(())
 }
 
-async fn open(store: &StoreArgs, round_period: Duration) -> anyhow::Result<(Log<DirStore>, Sequencer<DirStore>)> {
-    let dir = store.open()?;
-    let signer = dir.existing_signer(store.key())?;
-    let config = Config { round_period, ..Config::default() };
-    Log::open(dir, signer, config).await.with_context(|| format!("cannot open the log in {}", store.store.display()))
+type Opened = (Log<AnyStore>, Sequencer<AnyStore, Option<LogWitnesses>>, Option<LogWitnesses>);
+
+async fn open(store: &StoreArgs, config: Config, witnesses: &WitnessArgs) -> anyhow::Result<Opened> {
+    let key = store.key()?;
+    let any = store.open().await?;
+    let signer = read_key_file(&key)?;
+    let witnesses = witnesses.open(&signer.verifier_key())?;
+    let opened = Log::open_witnessed(any, signer, config, witnesses.clone()).await;
+    let (log, sequencer) = opened.with_context(|| format!("cannot open the log in {}", store.store))?;
+    Ok((log, sequencer, witnesses))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -9,6 +10,8 @@ use tokio::sync::oneshot;
 use crate::checkpoint::VerifiedCheckpoint;
 use crate::hash::Hash;
 use crate::proof::Prover;
+use crate::sequencer::pacing::{self, Waiting};
+use crate::sequencer::recent::Recent;
 use crate::sequencer::{AppendError, Config, Stats};
 use crate::tlog_proof::TlogProof;
 
@@ -17,6 +20,10 @@ use crate::tlog_proof::TlogProof;
 pub(super) struct Pending {
     pub(super) leaf: Hash,
     pub(super) entry: Bytes,
+    // When the sequencer first saw it, by its timer; `None` for the moment until it does.
+    pub(super) since: Option<Duration>,
+    // It is known not to be in the tree that the sequencer grows.
+    pub(super) is_new: bool,
 }
 
 /// A published round, of which each waiter makes its own proof.
@@ -39,15 +46,19 @@ impl Published {
 pub(super) enum Answer {
     /// In this round.
     Included { index: u64, round: Arc<Published> },
-    /// In a round whose outcome came to light only after a reload.
-    Remembered(u64),
+    /// Logged before: by an earlier round, or by one whose outcome came to light only after a reload.
+    Logged(u64),
 }
 
 /// What became of an append.
 #[derive(Debug)]
 pub(super) enum Admission {
-    Remembered(u64),
-    Waiting { answer: oneshot::Receiver<Answer>, half_full: bool },
+    Logged(u64),
+    Waiting {
+        answer: oneshot::Receiver<Answer>,
+        /// The sequencer does not know of the pool's last entries yet.
+        wake: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,23 +72,38 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct State {
     phase: Phase,
-    // For the next round, in order; `pool_bytes` is the sum of their lengths.
-    pool: Vec<Pending>,
+    // For the next rounds, in order; `pool_bytes` is the sum of their lengths.
+    pool: VecDeque<Pending>,
     pool_bytes: usize,
     // By leaf: those who wait for an entry of the pool or of the round under way.
     waiting: HashMap<Hash, Vec<oneshot::Sender<Answer>>>,
     n_waiting: usize,
     // Entries of published rounds only.
-    remembered: Remembered,
+    recent: Recent,
+    // The published one.
     checkpoint: Arc<VerifiedCheckpoint>,
+    // How long a full pool takes to have room again.
+    retry_after: Duration,
+    // Someone found the index of the tree to be wrong.
+    index_is_suspect: bool,
     stats: Stats,
 }
 
 impl State {
-    pub(super) fn new(checkpoint: Arc<VerifiedCheckpoint>, remembered_entries: usize) -> Self {
-        let remembered = Remembered::new(checkpoint.tree_size(), remembered_entries);
-        let (pool, waiting, stats) = Default::default();
-        Self { phase: Phase::Open, pool, pool_bytes: 0, waiting, n_waiting: 0, remembered, checkpoint, stats }
+    pub(super) fn new(checkpoint: Arc<VerifiedCheckpoint>, config: &Config) -> Self {
+        let recent = Recent::new(checkpoint.tree_size(), config.recent_entries.max(config.max_pool_entries));
+        Self {
+            phase: Phase::Open,
+            pool: VecDeque::new(),
+            pool_bytes: 0,
+            waiting: HashMap::new(),
+            n_waiting: 0,
+            recent,
+            checkpoint,
+            retry_after: config.max_delay,
+            index_is_suspect: false,
+            stats: Stats::default(),
+        }
     }
 
     /// Takes an entry into the pool, or finds it where it is already.
@@ -87,9 +113,9 @@ impl State {
             Phase::Closing => return Err(AppendError::Closing),
             Phase::Stopped => return Err(AppendError::Stopped),
         }
-        if let Some(index) = self.remembered.get(&leaf) {
+        if let Some(index) = self.recent.get(&leaf) {
             self.stats.duplicates += 1;
-            return Ok(Admission::Remembered(index));
+            return Ok(Admission::Logged(index));
         }
         let is_waiting = self.waiting.contains_key(&leaf);
         // Two pools' worth of waiters: the pool's and the running round's, plus whoever sends the same again.
@@ -100,37 +126,63 @@ impl State {
         };
         if full {
             self.stats.overloaded += 1;
-            return Err(AppendError::Overloaded);
+            return Err(AppendError::Overloaded { retry_after: self.retry_after });
         }
+        // One call is enough until the sequencer has looked: it sees all that came by then.
+        let mut wake = false;
         if is_waiting {
             self.stats.duplicates += 1;
         } else {
+            wake = self.pool.back().is_none_or(|last| last.since.is_some());
             self.pool_bytes += entry.len();
-            self.pool.push(Pending { leaf, entry });
+            self.pool.push_back(Pending { leaf, entry, since: None, is_new: false });
         }
         let (sender, answer) = oneshot::channel();
         self.waiting.entry(leaf).or_default().push(sender);
         self.n_waiting += 1;
-        let half_full = self.pool.len() >= config.max_pool_entries / 2 || self.pool_bytes >= config.max_pool_bytes / 2;
-        Ok(Admission::Waiting { answer, half_full })
+        Ok(Admission::Waiting { answer, wake })
     }
 
-    /// Takes the pool for a round.
-    pub(super) fn take_pool(&mut self) -> Vec<Pending> {
-        self.pool_bytes = 0;
-        std::mem::take(&mut self.pool)
-    }
-
-    /// Puts the entries of a round that did not happen back in front, and answers for those that did after all.
-    pub(super) fn return_to_pool(&mut self, entries: Vec<Pending>) {
-        let newer = std::mem::take(&mut self.pool);
-        for pending in entries.into_iter().chain(newer) {
-            match self.remembered.get(&pending.leaf) {
-                Some(index) => self.answer(&pending.leaf, || Answer::Remembered(index)),
-                None => self.pool.push(pending),
-            }
+    /// Notes that what came since the last call has waited from `now` on.
+    pub(super) fn stamp(&mut self, now: Duration) {
+        for pending in self.pool.iter_mut().rev().take_while(|pending| pending.since.is_none()) {
+            pending.since = Some(now);
         }
+    }
+
+    /// When the next round should start that goes on from `tree_size`; `None` while nothing waits.
+    pub(super) fn due(&self, tree_size: u64, config: &Config) -> Option<Duration> {
+        pacing::due(&self.waiting(tree_size), config)
+    }
+
+    /// Takes what a round that starts `now` should have.
+    pub(super) fn take_round(&mut self, tree_size: u64, now: Duration, config: &Config) -> Vec<Pending> {
+        self.stamp(now);
+        let whole = self.waiting(tree_size).whole_tiles();
+        let oldest_of_rest = self.pool.get(whole).and_then(|pending| pending.since);
+        let rest_is_due = oldest_of_rest.is_some_and(|since| since + config.max_delay <= now);
+        let n = if whole == 0 || self.is_closing() || rest_is_due { self.pool.len() } else { whole };
+        let round: Vec<Pending> = self.pool.drain(..n).collect();
         self.pool_bytes = self.pool.iter().map(|pending| pending.entry.len()).sum();
+        round
+    }
+
+    fn waiting(&self, tree_size: u64) -> Waiting {
+        Waiting {
+            entries: self.pool.len(),
+            bytes: self.pool_bytes,
+            oldest: self.pool.front().and_then(|pending| pending.since),
+            tree_size,
+            closing: self.is_closing(),
+        }
+    }
+
+    /// Puts entries of a round that did not happen back in front.
+    pub(super) fn return_to_pool(&mut self, entries: Vec<Pending>) {
+        self.pool_bytes += entries.iter().map(|pending| pending.entry.len()).sum::<usize>();
+        for pending in entries.into_iter().rev() {
+            self.pool.push_front(pending);
+        }
     }
 
     /// Makes a round known and answers its waiters; the first entry has index `first`.
@@ -139,9 +191,32 @@ impl State {
         self.stats.rounds += 1;
         self.stats.appended += entries.len() as u64;
         for (index, pending) in (first..).zip(entries) {
-            self.remembered.push(pending.leaf);
+            self.recent.push(pending.leaf);
             self.answer(&pending.leaf, || Answer::Included { index, round: Arc::clone(round) });
         }
+    }
+
+    /// Answers whoever waits for an entry that was logged before.
+    pub(super) fn answer_logged(&mut self, leaf: &Hash, index: u64) {
+        self.stats.duplicates += 1;
+        self.answer(leaf, || Answer::Logged(index));
+    }
+
+    /// Goes on from a checkpoint that was published in another way than by [`Self::publish`].
+    pub(super) fn reload(&mut self, checkpoint: VerifiedCheckpoint) {
+        self.recent.go_on_from(checkpoint.tree_size());
+        self.checkpoint = Arc::new(checkpoint);
+        // The tree may have grown by any of them.
+        self.pool.iter_mut().for_each(|pending| pending.is_new = false);
+    }
+
+    pub(super) fn suspect_index(&mut self) {
+        self.index_is_suspect = true;
+    }
+
+    /// Whether the index was found to be wrong since the last call.
+    pub(super) fn take_suspicion(&mut self) -> bool {
+        std::mem::take(&mut self.index_is_suspect)
     }
 
     fn answer(&mut self, leaf: &Hash, answer: impl Fn() -> Answer) {
@@ -153,12 +228,6 @@ impl State {
         }
     }
 
-    /// Goes on from a checkpoint found at a reload.
-    pub(super) fn reload(&mut self, checkpoint: Arc<VerifiedCheckpoint>, remembered: Remembered) {
-        self.checkpoint = checkpoint;
-        self.remembered = remembered;
-    }
-
     pub(super) fn close(&mut self) {
         if self.phase == Phase::Open {
             self.phase = Phase::Closing;
@@ -168,7 +237,8 @@ impl State {
     /// Ends the log: whoever still waits is told so.
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Stopped;
-        self.take_pool();
+        self.pool.clear();
+        self.pool_bytes = 0;
         self.waiting.clear();
         self.n_waiting = 0;
     }
@@ -177,83 +247,23 @@ impl State {
         self.phase != Phase::Open
     }
 
-    pub(super) fn has_work(&self) -> bool {
-        !self.pool.is_empty()
+    pub(super) fn set_retry_after(&mut self, retry_after: Duration) {
+        self.retry_after = retry_after;
     }
 
-    pub(super) fn count_failed_round(&mut self) {
-        self.stats.failed_rounds += 1;
+    pub(super) fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
     }
 
     pub(super) fn checkpoint(&self) -> Arc<VerifiedCheckpoint> {
         Arc::clone(&self.checkpoint)
     }
 
-    pub(super) fn remembered_mut(&mut self) -> &mut Remembered {
-        &mut self.remembered
+    pub(super) fn recent(&self, leaf: &Hash) -> Option<u64> {
+        self.recent.get(leaf)
     }
 
     pub(super) fn stats(&self) -> Stats {
         Stats { tree_size: self.checkpoint.tree_size(), pool_entries: self.pool.len(), pool_bytes: self.pool_bytes, ..self.stats }
-    }
-}
-
-/// The last entries of the log, by leaf hash. The leaf is a SHA-256 over the whole entry, so a hit is that entry.
-#[derive(Clone, Debug)]
-pub(super) struct Remembered {
-    capacity: usize,
-    // The leaves before `next`, the oldest first.
-    leaves: VecDeque<Hash>,
-    indices: HashMap<Hash, u64>,
-    next: u64,
-}
-
-impl Remembered {
-    /// Remembers nothing of a log of `tree_size` entries: [`Self::push`] begins where the last `capacity` do.
-    pub(super) fn new(tree_size: u64, capacity: usize) -> Self {
-        let next = tree_size.saturating_sub(capacity as u64);
-        Self { capacity, leaves: VecDeque::new(), indices: HashMap::new(), next }
-    }
-
-    pub(super) fn get(&self, leaf: &Hash) -> Option<u64> {
-        self.indices.get(leaf).copied()
-    }
-
-    /// The index that the next pushed leaf has.
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
-
-    pub(super) fn push(&mut self, leaf: Hash) {
-        self.leaves.push_back(leaf);
-        // An entry that is in the log twice keeps its first position while that is remembered.
-        self.indices.entry(leaf).or_insert(self.next);
-        self.next += 1;
-        if self.leaves.len() > self.capacity
-            && let Some(oldest) = self.leaves.pop_front()
-        {
-            let index = self.next - 1 - self.leaves.len() as u64;
-            if self.indices.get(&oldest) == Some(&index) {
-                self.indices.remove(&oldest);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hash::leaf_hash;
-
-    #[test]
-    fn remembers_the_last_entries_only() {
-        let leaves: Vec<Hash> = (0..5u8).map(|n| leaf_hash(&[n])).collect();
-        let mut remembered = Remembered::new(10, 3);
-        assert_eq!(remembered.next(), 7);
-        for leaf in &leaves {
-            remembered.push(*leaf);
-        }
-        let indices: Vec<_> = leaves.iter().map(|leaf| remembered.get(leaf)).collect();
-        assert_eq!(indices, [None, None, Some(9), Some(10), Some(11)]);
     }
 }

@@ -1,37 +1,45 @@
 //! Finding the state of a log in its store, and making good what a crash left half done.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use crate::bundle::write_entry;
 use crate::checkpoint::{CheckpointError, VerifiedCheckpoint};
 use crate::note::VerifierKey;
 use crate::proof::ProofError;
 use crate::reader::{ReadError, Reader, right_edge};
-use crate::sequencer::pool::Remembered;
-use crate::sequencer::round::{PublishError, write_objects};
+use crate::sequencer::round::write_objects;
+use crate::sequencer::run::Head;
 use crate::sequencer::staging;
-use crate::store::{CHECKPOINT_KEY, Lock, LockToken, ObjectStore, ProbeError, STAGING_PREFIX, StoreError};
+use crate::store::{CHECKPOINT_KEY, Lock, ObjectStore, ProbeError, STAGING_PREFIX, StoreError, TileSource};
 use crate::tile::{TILE_WIDTH, TilePath, bundle_of};
 use crate::tree::{RightEdge, Tree};
 
 /// A log whose lock, published checkpoint and right edge agree.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) checkpoint: Arc<VerifiedCheckpoint>,
-    pub(super) token: LockToken,
-    pub(super) tree: Tree,
+    pub(super) head: Head,
+    /// What is published: the head, or what it goes on from; `None` when nothing is.
+    pub(super) public: Option<VerifiedCheckpoint>,
 }
 
-/// Brings the published log to the lock's checkpoint and verifies its end.
+impl Recovered {
+    pub(super) fn published_size(&self) -> u64 {
+        self.public.as_ref().map_or(0, VerifiedCheckpoint::tree_size)
+    }
+
+    /// Reads the head's tree.
+    pub(super) fn reader<'a, T: TileSource>(&self, source: &'a T) -> Reader<&'a T> {
+        Reader::with_edge(source, self.head.checkpoint.clone(), self.head.tree.edge())
+    }
+}
+
+/// Puts everything in place that the lock's checkpoint needs to be published, and verifies its end.
 pub(super) async fn recover(store: &(impl ObjectStore + Lock), log_key: &VerifierKey) -> Result<Recovered, OpenError> {
-    let locked = store.load().await?.ok_or(OpenError::NotCreated)?;
-    let checkpoint = VerifiedCheckpoint::verify(&locked.bytes, log_key).map_err(OpenError::LockRefused)?;
+    // The published one first: another sequencer may go on between the two, and moves the lock before it publishes.
     let public = match store.get(CHECKPOINT_KEY).await? {
         Some(note) => Some(VerifiedCheckpoint::verify(&note, log_key).map_err(OpenError::CheckpointRefused)?),
         None => None,
     };
+    let locked = store.load().await?.ok_or(OpenError::NotCreated)?;
+    let checkpoint = VerifiedCheckpoint::verify(&locked.bytes, log_key).map_err(OpenError::LockRefused)?;
     let public_size = public.as_ref().map_or(0, VerifiedCheckpoint::tree_size);
     let size = checkpoint.tree_size();
     if public_size > size {
@@ -71,25 +79,8 @@ pub(super) async fn recover(store: &(impl ObjectStore + Lock), log_key: &Verifie
     }
     let tree = resume(&reader, edge).await?;
     let checkpoint = reader.into_checkpoint();
-    if public_size < size || public.is_none() {
-        store.put(CHECKPOINT_KEY, Bytes::copy_from_slice(checkpoint.note().as_bytes())).await?;
-    }
-    discard_staging(store, size).await?;
-    Ok(Recovered { checkpoint: Arc::new(checkpoint), token: locked.token, tree })
-}
-
-/// Adds the leaves up to the checkpoint to `remembered`, from the last one that it has.
-pub(super) async fn remember(
-    store: &impl ObjectStore,
-    recovered: &Recovered,
-    remembered: &mut Remembered,
-) -> Result<(), OpenError> {
-    let checkpoint = VerifiedCheckpoint::clone(&recovered.checkpoint);
-    let reader = Reader::with_edge(store, checkpoint, recovered.tree.edge());
-    while remembered.next() < recovered.checkpoint.tree_size() {
-        remembered.push(reader.leaf(remembered.next()).await?);
-    }
-    Ok(())
+    discard_staging(store, public_size).await?;
+    Ok(Recovered { head: Head { checkpoint, token: locked.token, tree }, public })
 }
 
 /// The tree to go on with; reads the last bundle, which checks it against the tile of its leaves.
@@ -162,15 +153,6 @@ impl From<ReadError> for OpenError {
         match error {
             ReadError::Store(error) => Self::Store(error),
             error => Self::Read(error),
-        }
-    }
-}
-
-impl From<PublishError> for OpenError {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Split { path } => Self::Split { path },
-            PublishError::Store(error) => Self::Store(error),
         }
     }
 }

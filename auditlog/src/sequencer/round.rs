@@ -1,192 +1,104 @@
-//! The sequencer: one round after the other.
+//! One round.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, future, pin_mut, stream};
+use futures_util::future::join;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::checkpoint::VerifiedCheckpoint;
-use crate::note::Signer;
+use crate::hash::Hash;
 use crate::proof::Prover;
-use crate::sequencer::pool::{Pending, Published};
-use crate::sequencer::recovery::{OpenError, Recovered, recover, remember};
-use crate::sequencer::{Shared, staging};
-use crate::store::{CHECKPOINT_KEY, Lock, LockToken, ObjectStore, PutNew, StoreError, Swap};
+use crate::reader::{ReadError, Reader};
+use crate::sequencer::pool::Published;
+use crate::sequencer::run::{Head, Interrupted};
+use crate::sequencer::{Cosigner, OpenError, Sequencer, Timer, duplicates, staging};
+use crate::store::{LeafIndex, Lock, ObjectStore, PutNew, Swap};
 use crate::tile::{TILE_WIDTH, TileContent, TilePath, parse_hashes};
 use crate::tree::{Object, Tree};
 
 /// Objects of one round that are written at the same time.
 const CONCURRENT_WRITES: usize = 16;
 
-/// Failures in a row after which a closing log stops trying.
-const MAX_FAILURES_WHILE_CLOSING: u32 = 3;
-
-/// Grows a log while [`Sequencer::run`] is polled. Dropped, it leaves the log closed for appending.
-pub struct Sequencer<S> {
-    shared: Arc<Shared<S>>,
-    signer: Signer,
-    // The state that the lock's value, named by `token`, committed to.
-    tree: Tree,
-    token: LockToken,
-    // The round under way; empty in between.
-    running: Vec<Pending>,
-}
-
-/// How a round ended early.
-enum Interrupted {
-    /// Surely not committed: the entries can go into the next round.
-    BeforeCommit(StoreError),
-    /// Committed, or nobody knows: only a reload tells.
-    MaybeCommitted(Option<StoreError>),
-    /// Never go on.
-    Split { path: TilePath },
-}
-
-impl<S> Sequencer<S> {
-    pub(super) fn new(shared: Arc<Shared<S>>, signer: Signer, recovered: Recovered) -> Self {
-        let Recovered { checkpoint: _, token, tree } = recovered;
-        Self { shared, signer, tree, token, running: Vec::new() }
-    }
-}
-
-impl<S: ObjectStore + Lock> Sequencer<S> {
-    /// Runs rounds until the log is closed or cannot go on. `sleep` is the host's timer, such as `tokio::time::sleep`.
-    ///
-    /// A store that fails is tried again every period; meanwhile appends wait until the pool is full. Dropping the
-    /// future is like a crash: safe, but entries of the round under way go unanswered.
-    pub async fn run<F: Future<Output = ()>>(mut self, sleep: impl Fn(Duration) -> F) -> Result<(), SequencerError> {
-        let mut failures = 0;
-        while self.wait_for_work().await {
-            let period = sleep(self.shared.config.round_period);
-            match self.round().await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    self.after_failure(error, &mut failures, &sleep).await?;
-                }
-            }
-            let urgent = self.shared.urgent.notified();
-            pin_mut!(period, urgent);
-            future::select(period, urgent).await;
-        }
-        Ok(())
-    }
-
-    /// Waits for an entry; `false` when the log closes and none is left.
-    async fn wait_for_work(&self) -> bool {
-        loop {
-            {
-                let state = self.shared.state();
-                if state.has_work() || state.is_closing() {
-                    return state.has_work();
-                }
-            }
-            self.shared.work.notified().await;
-        }
-    }
-
+impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
     /// One round, in the order that the [module](super) explains.
-    async fn round(&mut self) -> Result<(), Interrupted> {
-        self.running = self.shared.state().take_pool();
-        let mut tree = self.tree.clone();
+    pub(super) async fn round(&mut self, timer: &impl Timer) -> Result<(), Interrupted> {
+        let shared = Arc::clone(&self.shared);
+        let store = &shared.store;
+        let first = self.head.tree.edge().size();
+        self.running = shared.state().take_round(first, timer.now(), &shared.config);
+        if !self.all_are_new().await? {
+            // The others may not make a round yet.
+            shared.state().return_to_pool(std::mem::take(&mut self.running));
+            return Ok(());
+        }
+
+        let mut tree = self.head.tree.clone();
         let objects = tree.append(self.running.iter().map(|pending| (pending.leaf, pending.entry.as_ref())));
         let edge = tree.edge();
         let checkpoint = VerifiedCheckpoint::sign(&self.signer, edge.size(), edge.root());
         let note = Bytes::copy_from_slice(checkpoint.note().as_bytes());
-        let store = &self.shared.store;
-
-        let staging_key = staging::key(&checkpoint);
-        store.put(&staging_key, staging::write(&objects)).await.map_err(Interrupted::BeforeCommit)?;
-        let token = match store.swap(&self.token, note.clone()).await {
+        store.put(&staging::key(&checkpoint), staging::write(&objects)).await.map_err(Interrupted::BeforeCommit)?;
+        let token = match store.swap(&self.head.token, note).await {
             Swap::Swapped(token) => token,
             Swap::Lost => return Err(Interrupted::MaybeCommitted(None)),
             Swap::Unknown(error) => return Err(Interrupted::MaybeCommitted(Some(error))),
         };
 
         let prover = prover_of(&tree, &objects);
+        let written: Vec<TilePath> = objects.iter().map(|object| object.path).collect();
+        self.head = Head { checkpoint, token, tree };
         write_objects(store, objects).await?;
-        store.put(CHECKPOINT_KEY, note).await.map_err(|error| Interrupted::MaybeCommitted(Some(error)))?;
+        let published = self.publish(timer).await?;
 
-        let first = self.tree.edge().size();
-        self.tree = tree;
-        self.token = token;
-        let published = Arc::new(Published { checkpoint: Arc::new(checkpoint), prover });
-        self.shared.state().publish(first, &std::mem::take(&mut self.running), &published);
-        if let Err(error) = self.shared.store.delete(&staging_key).await {
-            // It is dropped at the next start.
-            tracing::warn!(%error, "staged round not dropped");
+        let entries = std::mem::take(&mut self.running);
+        let published = Arc::new(Published { checkpoint: Arc::new(published), prover });
+        shared.state().publish(first, &entries, &published);
+        self.partials.published(published.checkpoint.tree_size(), &written);
+        let leaves = entries.iter().map(|pending| pending.leaf).collect();
+        let (extended, ()) = join(store.extend(first, leaves), self.drop_staged()).await;
+        if let Err(error) = extended {
+            tracing::warn!(%error, "index of leaves not extended, trying again before the next round");
+            self.index_is_current = false;
         }
         Ok(())
     }
 
-    /// Puts the log in order after a round that failed, however long the store takes to come back.
-    async fn after_failure<F: Future<Output = ()>>(
-        &mut self,
-        error: Interrupted,
-        failures: &mut u32,
-        sleep: &impl Fn(Duration) -> F,
-    ) -> Result<(), SequencerError> {
-        self.shared.state().count_failed_round();
-        let mut error = match error {
-            Interrupted::Split { path } => return Err(OpenError::Split { path }.into()),
-            Interrupted::BeforeCommit(error) => {
-                tracing::warn!(%error, "round not committed, its entries wait for the next");
-                self.shared.state().return_to_pool(std::mem::take(&mut self.running));
-                return self.give_up(*failures, error);
+    /// Answers those whose entries the tree has; whether none of the round is among them.
+    async fn all_are_new(&mut self) -> Result<bool, Interrupted> {
+        let shared = Arc::clone(&self.shared);
+        let reader = Reader::with_edge(&shared.store, self.head.checkpoint.clone(), self.head.tree.edge());
+        let found = loop {
+            if shared.state().take_suspicion() {
+                tracing::warn!("the index of leaves is wrong, building it anew");
+                self.index_is_current = false;
+                shared.store.clear().await.map_err(Interrupted::BeforeCommit)?;
             }
-            Interrupted::MaybeCommitted(error) => error,
+            if !self.index_is_current {
+                duplicates::catch_up(&shared.store, &reader).await?;
+                self.index_is_current = true;
+            }
+            let unknown: Vec<Hash> = self.running.iter().filter(|pending| !pending.is_new).map(|pending| pending.leaf).collect();
+            if unknown.is_empty() || self.head.tree.edge().size() == 0 {
+                return Ok(true);
+            }
+            match duplicates::find(&shared.store, &reader, unknown).await.map_err(Interrupted::BeforeCommit)? {
+                Some(found) => break found,
+                None => shared.state().suspect_index(),
+            }
         };
-        loop {
-            if let Some(error) = error.take() {
-                tracing::warn!(%error, "round not finished, reloading the log");
-                self.give_up(*failures, error)?;
-            } else {
-                tracing::warn!("another sequencer moved the lock, reloading the log");
+        let mut found = found.into_iter();
+        let n = self.running.len();
+        let mut state = shared.state();
+        self.running.retain_mut(|pending| {
+            let index = if pending.is_new { None } else { found.next().flatten() };
+            match index {
+                Some(index) => state.answer_logged(&pending.leaf, index),
+                None => pending.is_new = true,
             }
-            match self.reload().await {
-                Ok(()) => return Ok(()),
-                Err(OpenError::Store(store_error)) => error = Some(store_error),
-                Err(error) => return Err(error.into()),
-            }
-            *failures += 1;
-            sleep(self.shared.config.round_period).await;
-        }
-    }
-
-    /// Stops a closing log whose store keeps failing, which nobody would wait for.
-    fn give_up(&self, failures: u32, error: StoreError) -> Result<(), SequencerError> {
-        let hopeless = failures >= MAX_FAILURES_WHILE_CLOSING && self.shared.state().is_closing();
-        if hopeless { Err(SequencerError::Store(error)) } else { Ok(()) }
-    }
-
-    /// Takes up the log as the lock says it is, and answers or keeps the entries of the round under way accordingly.
-    async fn reload(&mut self) -> Result<(), OpenError> {
-        let recovered = recover(&self.shared.store, &self.shared.log_key).await?;
-        let mut remembered = self.shared.state().remembered_mut().clone();
-        remember(&self.shared.store, &recovered, &mut remembered).await?;
-        let Recovered { checkpoint, token, tree } = recovered;
-        let mut state = self.shared.state();
-        state.reload(checkpoint, remembered);
-        state.return_to_pool(std::mem::take(&mut self.running));
-        drop(state);
-        self.tree = tree;
-        self.token = token;
-        Ok(())
-    }
-}
-
-impl<S> Drop for Sequencer<S> {
-    fn drop(&mut self) {
-        self.shared.state().stop();
-        self.shared.stopped.send_replace(true);
-    }
-}
-
-impl<S> fmt::Debug for Sequencer<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sequencer").field("signer", &self.signer).finish_non_exhaustive()
+            index.is_none()
+        });
+        Ok(self.running.len() == n)
     }
 }
 
@@ -203,13 +115,13 @@ fn prover_of(tree: &Tree, objects: &[Object]) -> Prover {
 }
 
 /// Writes the objects of a committed round. That some are there already is fine, as long as they are the same.
-pub(super) async fn write_objects(store: &impl ObjectStore, objects: Vec<Object>) -> Result<(), PublishError> {
+pub(super) async fn write_objects(store: &impl ObjectStore, objects: Vec<Object>) -> Result<(), OpenError> {
     stream::iter(objects)
         .map(|Object { path, bytes }| async move {
             match store.put_new(&path.to_string(), bytes).await {
                 Ok(PutNew::Created | PutNew::ExistsSame) => Ok(()),
-                Ok(PutNew::ExistsDifferent) => Err(PublishError::Split { path }),
-                Err(error) => Err(PublishError::Store(error)),
+                Ok(PutNew::ExistsDifferent) => Err(OpenError::Split { path }),
+                Err(error) => Err(OpenError::Store(error)),
             }
         })
         .buffer_unordered(CONCURRENT_WRITES)
@@ -217,29 +129,12 @@ pub(super) async fn write_objects(store: &impl ObjectStore, objects: Vec<Object>
         .await
 }
 
-/// Why a committed round is not in place.
-pub(super) enum PublishError {
-    Split { path: TilePath },
-    Store(StoreError),
-}
-
-impl From<PublishError> for Interrupted {
-    fn from(error: PublishError) -> Self {
+/// The index was not brought up to the tree.
+impl From<ReadError> for Interrupted {
+    fn from(error: ReadError) -> Self {
         match error {
-            PublishError::Split { path } => Self::Split { path },
-            PublishError::Store(error) => Self::MaybeCommitted(Some(error)),
+            ReadError::Store(error) => Self::BeforeCommit(error),
+            error => Self::Halted(OpenError::Read(error)),
         }
     }
-}
-
-/// Why a sequencer stopped before its log was closed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SequencerError {
-    /// The log is not what the sequencer knows it to be, and must not grow further.
-    #[error("log cannot go on")]
-    Halted(#[from] OpenError),
-    /// The store kept failing while the log was being closed.
-    #[error("store failing while the log closes")]
-    Store(#[source] StoreError),
 }

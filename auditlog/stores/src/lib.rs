@@ -4,5 +4,10 @@
 //! a log does with its store.
 
 mod any;
+mod location;
+mod open;
+pub mod s3;
 
-pub use any::{AnyStore, Location, LocationError};
+pub use any::AnyStore;
+pub use location::{Location, LocationError, S3Location};
+pub use open::{OpenError, open_reader, open_writer};

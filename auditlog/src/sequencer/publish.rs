@@ -1,0 +1,98 @@
+//! From a checkpoint in the lock to a published one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::checkpoint::VerifiedCheckpoint;
+use crate::reader::Reader;
+use crate::sequencer::run::{Interrupted, Retries, pause};
+use crate::sequencer::{Cosigner, Sequencer, Timer, staging};
+use crate::store::{CHECKPOINT_KEY, LeafIndex, Lock, ObjectStore};
+
+/// After a refresh without quorum, when witnesses are asked again at the latest.
+const REFRESH_RETRY: Duration = Duration::from_secs(10);
+
+impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
+    /// Publishes the lock's checkpoint, whose tiles are in place, once it is cosigned.
+    pub(super) async fn publish(&mut self, timer: &impl Timer) -> Result<VerifiedCheckpoint, Interrupted> {
+        let mut retries = Retries::default();
+        let checkpoint = loop {
+            if let Some(cosigned) = self.cosign(self.head.checkpoint.clone()).await {
+                break cosigned;
+            }
+            retries.count();
+            if retries.are_hopeless(&self.shared) {
+                return Err(Interrupted::NotCosigned);
+            }
+            pause(&self.shared, timer, retries.delay()).await;
+            // Another sequencer may have found the quorum in the meantime, and gone on.
+            let locked = self.shared.store.load().await.map_err(|error| Interrupted::MaybeCommitted(Some(error)))?;
+            if locked.is_none_or(|locked| locked.token != self.head.token) {
+                return Err(Interrupted::MaybeCommitted(None));
+            }
+        };
+        self.put_checkpoint(&checkpoint, timer).await?;
+        Ok(checkpoint)
+    }
+
+    /// Puts a checkpoint over the published one, if that is the one that this sequencer knows.
+    pub(super) async fn put_checkpoint(
+        &mut self,
+        checkpoint: &VerifiedCheckpoint,
+        timer: &impl Timer,
+    ) -> Result<(), Interrupted> {
+        let note = Bytes::copy_from_slice(checkpoint.note().as_bytes());
+        match self.shared.store.put_over(CHECKPOINT_KEY, self.public.as_ref(), note.clone()).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Interrupted::MaybeCommitted(None)),
+            Err(error) => return Err(Interrupted::MaybeCommitted(Some(error))),
+        }
+        self.public = Some(note);
+        self.refresh_at = self.cosigner.refresh_period().map(|period| timer.now() + period);
+        Ok(())
+    }
+
+    /// Returns with the published checkpoint under fresh cosignatures, some time after they were last gathered.
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub(super) async fn refreshed(&mut self, timer: &impl Timer) -> VerifiedCheckpoint {
+        loop {
+            let (Some(at), Some(period)) = (self.refresh_at, self.cosigner.refresh_period()) else {
+                return std::future::pending().await;
+            };
+            timer.sleep(at.saturating_sub(timer.now())).await;
+            let published = self.shared.state().checkpoint();
+            let wait = match self.cosign(VerifiedCheckpoint::clone(&published)).await {
+                Some(cosigned) if cosigned.note() != published.note() => return cosigned,
+                Some(_) => period,
+                None => period.min(REFRESH_RETRY),
+            };
+            self.refresh_at = Some(timer.now() + wait);
+        }
+    }
+
+    /// The checkpoint, which is the lock's, with the cosignatures that its publication needs.
+    async fn cosign(&self, checkpoint: VerifiedCheckpoint) -> Option<VerifiedCheckpoint> {
+        let reader = Reader::with_edge(&self.shared.store, checkpoint, self.head.tree.edge());
+        let cosigned = match self.cosigner.cosign(&reader).await {
+            Ok(note) => VerifiedCheckpoint::verify(note.as_bytes(), &self.shared.log_key).ok(),
+            Err(_) => None,
+        };
+        // Whatever a cosigner returns, nothing but this checkpoint is published.
+        let cosigned = cosigned.filter(|cosigned| cosigned.checkpoint() == reader.checkpoint().checkpoint());
+        if cosigned.is_none() {
+            self.shared.state().stats_mut().not_cosigned += 1;
+            tracing::warn!("checkpoint not cosigned, the witnesses are asked again");
+        }
+        cosigned
+    }
+
+    /// Drops the staged form of the round that the published checkpoint ends.
+    pub(super) async fn drop_staged(&self) {
+        if let Err(error) = self.shared.store.delete(&staging::key(&self.head.checkpoint)).await {
+            // It is dropped at the next start.
+            tracing::warn!(%error, "staged round not dropped");
+        }
+    }
+}
