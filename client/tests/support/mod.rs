@@ -143,9 +143,9 @@ async fn start_log(path: std::path::PathBuf, origin: &str) -> Log<DirStore> {
     let seed: [u8; 32] = random();
     let signer = Signer::new(origin, &seed).expect("a log key");
     create(&store, &signer).await.expect("a new log");
-    let config = fanlight_auditlog::Config { round_period: Duration::from_millis(1), ..fanlight_auditlog::Config::default() };
+    let config = fanlight_auditlog::Config { max_delay: Duration::from_millis(1), ..fanlight_auditlog::Config::default() };
     let (log, sequencer) = Log::open(store, signer, config).await.expect("an open log");
-    tokio::spawn(sequencer.run(tokio::time::sleep));
+    tokio::spawn(sequencer.run(fanlight_auditlog::TokioTimer::new()));
     log
 }
 

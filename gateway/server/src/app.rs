@@ -138,7 +138,7 @@ impl Host for App {
         match self.killed.run_until_cancelled(self.log.append(entry)).await {
             None => Err(LogError::Unavailable),
             Some(Ok(appended)) => Ok(appended.tlog_proof.to_string()),
-            Some(Err(AppendError::Overloaded)) => Err(LogError::Overloaded),
+            Some(Err(AppendError::Overloaded { .. })) => Err(LogError::Overloaded),
             Some(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "entry not appended");
                 Err(LogError::Unavailable)

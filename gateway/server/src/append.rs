@@ -59,7 +59,7 @@ pub(crate) async fn log_receipt(app: Arc<App>, entry: Bytes, client: Option<mpsc
 
 #[cfg(test)]
 mod tests {
-    use fanlight_auditlog::{Config, DirStore, Log, Sequencer, Signer};
+    use fanlight_auditlog::{Config, DirStore, Log, Sequencer, Signer, TokioTimer};
     use futures_util::FutureExt;
     use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,7 @@ mod tests {
         let store = DirStore::open_writer(dir).unwrap();
         let signer = Signer::new("log.example/append", &[1; 32]).unwrap();
         fanlight_auditlog::create(&store, &signer).await.unwrap();
-        let pace = Config { round_period: Duration::from_millis(1), max_pool_entries: 1, ..Config::default() };
+        let pace = Config { max_delay: Duration::from_millis(1), max_pool_entries: 1, ..Config::default() };
         let (log, sequencer) = Log::open(store, signer, pace).await.unwrap();
         (App::new(log, CancellationToken::new()), sequencer)
     }
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(app.append("second".into()).await, Err(LogError::Overloaded));
         let mut waits = Box::pin(append_patiently(&app, "second".into()));
         assert!(waits.as_mut().now_or_never().is_none());
-        let running = tokio::spawn(sequencer.run(tokio::time::sleep));
+        let running = tokio::spawn(sequencer.run(TokioTimer::new()));
         assert!(fills.await.is_ok());
         assert!(waits.await.is_ok());
         app.stop().await;

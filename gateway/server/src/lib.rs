@@ -8,7 +8,7 @@
 //! use fanlight_gateway_server::{Config, start};
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-//! let config = Config { data: "data".into(), origin: "log.example/demo".to_owned(), round_period: Config::ROUND_PERIOD };
+//! let config = Config { data: "data".into(), origin: "log.example/demo".to_owned(), max_delay: Config::MAX_DELAY, witnesses: None };
 //! let gateway = start(config, listener).await?;
 //! println!("{} with log {}", gateway.url(), gateway.log_vkey());
 //! gateway.shutdown().await;
@@ -26,10 +26,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use fanlight_auditlog::store::dir::{KeyFileError, OpenDirError};
-use fanlight_auditlog::{DirStore, Log, Signer, TileSource, sequencer};
+use fanlight_auditlog::store::dir::OpenDirError;
+use fanlight_auditlog::store::key_file::{KeyFileError, create_key_file, read_key_file};
+use fanlight_auditlog::witness::{HttpPost, PostError, Settings, Witnesses, WitnessesError};
+use fanlight_auditlog::{DirStore, Log, Policy, Signer, TileSource, TokioTimer, VerifierKey, sequencer};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -48,13 +50,16 @@ pub struct Config {
     pub data: PathBuf,
     /// Origin of the log: the name in its checkpoints and its vkey. It cannot change once the log exists.
     pub origin: String,
-    /// The shortest time from one round of the log to the next; an answer's inclusion proof waits for it.
-    pub round_period: Duration,
+    /// The longest that an entry waits for a round of the log; an answer's inclusion proof waits with it.
+    pub max_delay: Duration,
+    /// Whose witnesses must cosign each checkpoint of the log before it is published. While their quorum is away, nothing is
+    /// logged: providers cannot enrol, and answers come without inclusion proofs.
+    pub witnesses: Option<Policy>,
 }
 
 impl Config {
-    /// A good round period where nothing speaks for another.
-    pub const ROUND_PERIOD: Duration = Duration::from_millis(250);
+    /// A good delay where nothing speaks for another.
+    pub const MAX_DELAY: Duration = Duration::from_millis(250);
 }
 
 /// Why the gateway did not start.
@@ -82,6 +87,12 @@ pub enum StartError {
     /// The log's directory was not opened; another process may hold it.
     #[error("log directory was not opened")]
     StoreDir(#[source] OpenDirError),
+    /// There is no client to ask witnesses with.
+    #[error("witnesses cannot be asked")]
+    WitnessClient(#[source] PostError),
+    /// The policy does not say from whom to gather cosignatures.
+    #[error("policy of the witnesses is not usable")]
+    Witnesses(#[source] WitnessesError),
 }
 
 /// A running gateway. Dropping it leaves it running; end it with [`Gateway::shutdown`].
@@ -112,12 +123,13 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, Sta
             Err(error) => return Err(StartError::CreateLog(error)),
         }
     }
-    let pace = fanlight_auditlog::Config { round_period: config.round_period, ..fanlight_auditlog::Config::default() };
-    let (log, sequencer) = Log::open(store, signer, pace).await.map_err(StartError::OpenLog)?;
+    let pace = fanlight_auditlog::Config { max_delay: config.max_delay, ..fanlight_auditlog::Config::default() };
+    let witnesses = config.witnesses.map(|policy| witnesses(policy, &signer.verifier_key())).transpose()?;
+    let (log, sequencer) = Log::open_witnessed(store, signer, pace, witnesses).await.map_err(StartError::OpenLog)?;
     let failed = CancellationToken::new();
     let app = Arc::new(App::new(log, failed.clone()));
     let sequencer = tokio::spawn(async move {
-        if let Err(error) = sequencer.run(tokio::time::sleep).await {
+        if let Err(error) = sequencer.run(TokioTimer::new()).await {
             tracing::error!(error = &error as &dyn std::error::Error, "log stopped");
             failed.cancel();
         }
@@ -129,11 +141,21 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, Sta
 /// Reads the log's key; makes it for a log that is new. Any other key would sign nothing that verifies.
 fn signer(store: &DirStore, origin: &str, is_new: bool) -> Result<Signer, StartError> {
     if !is_new {
-        store.existing_signer(None).map_err(StartError::LogKey)?;
+        read_key_file(&store.key_file()).map_err(StartError::LogKey)?;
     }
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(StartError::Randomness)?;
-    store.signer(None, origin, &seed).map_err(StartError::LogKey)
+    create_key_file(&store.key_file(), origin, &seed).map_err(StartError::LogKey)
+}
+
+fn witnesses(policy: Policy, log_key: &VerifierKey) -> Result<Witnesses<HttpPost, TokioTimer>, StartError> {
+    let post = HttpPost::new().map_err(StartError::WitnessClient)?;
+    Witnesses::new(policy, log_key, Settings::default(), post, TokioTimer::new(), unix_seconds).map_err(StartError::Witnesses)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell is where the clock is read")]
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Gateway {

@@ -1,12 +1,13 @@
 //! The gateway: relays sealed requests to providers and keeps the public log.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use fanlight_auditlog::Policy;
 use fanlight_gateway_server::{Config, start};
 use tokio::net::TcpListener;
 
@@ -26,9 +27,14 @@ struct Args {
     #[arg(long, value_name = "ORIGIN")]
     origin: String,
 
-    /// Milliseconds from one round of the log to the next
+    /// Milliseconds that an entry waits at most for a round of the log
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    round_period: u64,
+    max_delay: u64,
+
+    /// Policy (C2SP tlog-policy) whose witnesses must cosign each checkpoint of the log before it is published; each witness
+    /// line needs the URL that checkpoints are sent to
+    #[arg(long, value_name = "FILE")]
+    witness_policy: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -49,9 +55,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let Args { listen, data, origin, round_period } = args;
+    let Args { listen, data, origin, max_delay, witness_policy } = args;
+    let witnesses = witness_policy.as_deref().map(read_policy).transpose()?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("failed to listen on {listen}"))?;
-    let config = Config { data, origin, round_period: Duration::from_millis(round_period) };
+    let config = Config { data, origin, max_delay: Duration::from_millis(max_delay), witnesses };
     let gateway = start(config, listener).await.context("failed to start")?;
     #[expect(clippy::print_stdout, reason = "what scripts read")]
     {
@@ -67,6 +74,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     gateway.shutdown().await;
     anyhow::ensure!(!log_failed, "the log stopped");
     Ok(())
+}
+
+fn read_policy(path: &Path) -> anyhow::Result<Policy> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
+    Policy::parse(&text).with_context(|| format!("cannot use the policy {}", path.display()))
 }
 
 #[cfg(unix)]

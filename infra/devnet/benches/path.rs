@@ -32,7 +32,7 @@ async fn run() -> anyhow::Result<()> {
         data: dir.path().to_owned(),
         port_base: None,
         engines: vec![Arc::clone(&engine)],
-        round_period: Duration::from_millis(250),
+        max_delay: Duration::from_millis(250),
     };
     let network = Network::start(config).await?;
     let http = reqwest::Client::new();

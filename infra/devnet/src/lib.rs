@@ -30,8 +30,8 @@ pub struct Config {
     pub port_base: Option<u16>,
     /// One provider for each.
     pub engines: Vec<Arc<dyn Engine>>,
-    /// Least time between two rounds of the log.
-    pub round_period: Duration,
+    /// The longest that an entry waits for a round of the log.
+    pub max_delay: Duration,
 }
 
 impl Config {
@@ -45,7 +45,7 @@ impl Config {
             data: data.into(),
             port_base: None,
             engines: vec![Arc::new(engine)],
-            round_period: fanlight_gateway_server::Config::ROUND_PERIOD,
+            max_delay: fanlight_gateway_server::Config::MAX_DELAY,
         })
     }
 }
@@ -105,7 +105,8 @@ impl Network {
         let gateway_config = fanlight_gateway_server::Config {
             data: config.data.join("gateway"),
             origin: ORIGIN.to_owned(),
-            round_period: config.round_period,
+            max_delay: config.max_delay,
+            witnesses: None,
         };
         let gateway = fanlight_gateway_server::start(gateway_config, listen(ports.1).await?).await?;
 

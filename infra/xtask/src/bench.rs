@@ -96,19 +96,28 @@ struct Bench {
     name: String,
 }
 
-/// Runs all benches or the one named; fails when one of them fails, not when a figure misses its target.
-pub(crate) fn bench(workspace: &Workspace, only: Option<&str>) -> Result<ExitCode> {
-    let mut benches = benches(workspace)?;
-    benches.retain(|bench| only.is_none_or(|name| bench.name == name));
-    if benches.is_empty() {
-        bail!("the workspace has no such bench");
+/// Prints the benches that [`bench`] would run.
+pub(crate) fn list(workspace: &Workspace, only: &[String]) -> Result<()> {
+    for Bench { package, name } in chosen(workspace, only)? {
+        println!("{package}: {name}");
     }
+    Ok(())
+}
 
+/// Runs all benches or those that `only` names; fails when one of them fails, not when a figure misses its target.
+pub(crate) fn bench(workspace: &Workspace, only: &[String], print_only: bool) -> Result<ExitCode> {
     let mut figures = Vec::new();
     let mut failed = Vec::new();
-    for Bench { package, name } in benches {
+    for Bench { package, name } in chosen(workspace, only)? {
         println!("\n== {package}: {name}");
-        let run = workspace.cargo().args(["bench", "--quiet", "--package", &package, "--bench", &name]);
+        let run = workspace.cargo().env("FANLIGHT_PYTHON", workspace.python()).args([
+            "bench",
+            "--quiet",
+            "--package",
+            &package,
+            "--bench",
+            &name,
+        ]);
         let finished = run.run()?;
         match figures_in(&finished.output) {
             Ok(measured) if finished.status.success() && !measured.is_empty() => figures.extend(measured),
@@ -117,14 +126,27 @@ pub(crate) fn bench(workspace: &Workspace, only: Option<&str>) -> Result<ExitCod
         }
     }
 
-    let file = workspace.target().join("bench.json");
-    fs::write(&file, serde_json::to_string_pretty(&figures)? + "\n").context("bench.json")?;
     print_table(&figures);
-    println!("\nwritten to {}", file.display());
+    if !print_only {
+        let file = workspace.target().join("bench.json");
+        fs::write(&file, serde_json::to_string_pretty(&figures)? + "\n").context("bench.json")?;
+        println!("\nwritten to {}", file.display());
+    }
     for failure in &failed {
         println!("FAILED {failure}");
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Those of which `only` has a part of the name or the package; all without any.
+fn chosen(workspace: &Workspace, only: &[String]) -> Result<Vec<Bench>> {
+    let mut benches = benches(workspace)?;
+    let named = |bench: &Bench| only.iter().any(|text| bench.name.contains(text) || bench.package.contains(text));
+    benches.retain(|bench| only.is_empty() || named(bench));
+    if benches.is_empty() {
+        bail!("the workspace has no such bench");
+    }
+    Ok(benches)
 }
 
 fn benches(workspace: &Workspace) -> Result<Vec<Bench>> {

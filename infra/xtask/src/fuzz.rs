@@ -6,10 +6,13 @@
 use std::{
     fs,
     io::ErrorKind,
+    num::NonZero,
     path::{Path, PathBuf},
+    sync::Mutex,
+    thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::{tally::Tally, workspace::Workspace};
@@ -50,11 +53,31 @@ pub(crate) fn fuzz(workspace: &Workspace) -> Result<Tally> {
 
         let seeds = seeds(&workspace.root().join(crate_dir).with_file_name("testdata"))?;
         let programs = fuzz_dir(workspace).join(host.trim()).join("release");
-        for target in targets {
-            total += run(workspace, &programs, &target, &seeds)?;
-        }
+        total += run_all(workspace, &programs, &targets, &seeds)?;
     }
     Ok(total)
+}
+
+/// Runs as many at a time as there are processors: a target uses one.
+fn run_all(workspace: &Workspace, programs: &Path, targets: &[String], seeds: &[Vec<u8>]) -> Result<Tally> {
+    let waiting = Mutex::new(targets.iter());
+    let next = || waiting.lock().ok()?.next();
+    let work = || {
+        let mut total = Tally::default();
+        while let Some(target) = next() {
+            total += run(workspace, programs, target, seeds)?;
+        }
+        Ok(total)
+    };
+    let n = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..n).map(|_| scope.spawn(work)).collect();
+        let mut total = Tally::default();
+        for worker in workers {
+            total += worker.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")))?;
+        }
+        Ok(total)
+    })
 }
 
 fn run(workspace: &Workspace, programs: &Path, target: &str, seeds: &[Vec<u8>]) -> Result<Tally> {

@@ -143,30 +143,30 @@ fn cargo_tools(workspace: &Workspace) -> Result<()> {
 }
 
 /// What a directory was filled from; written last, so that a broken installation never looks whole.
-struct Stamp {
+pub(crate) struct Stamp {
     file: PathBuf,
     text: String,
 }
 
 impl Stamp {
-    fn new(dir: &Path, text: String) -> Self {
+    pub(crate) fn new(dir: &Path, text: String) -> Self {
         Self { file: dir.join("filled-from"), text }
     }
 
-    fn stands(&self) -> bool {
+    pub(crate) fn stands(&self) -> bool {
         fs::read_to_string(&self.file).is_ok_and(|text| text == self.text)
     }
 
-    fn set(&self) -> Result<()> {
+    pub(crate) fn set(&self) -> Result<()> {
         fs::write(&self.file, &self.text).with_context(|| self.file.display().to_string())
     }
 }
 
-fn works(command: Command) -> bool {
+pub(crate) fn works(command: Command) -> bool {
     command.capture().is_ok_and(|finished| finished.status.success())
 }
 
-fn remove_dir_if_any(dir: &Path) -> Result<()> {
+pub(crate) fn remove_dir_if_any(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| dir.display().to_string()),
         _ => Ok(()),

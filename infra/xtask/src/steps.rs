@@ -5,10 +5,12 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::{Result, bail};
 
 use crate::{
+    chaos,
     command::Command,
     fuzz::{self, FUZZ_CRATES},
     set_up::set_up,
     tally::Tally,
+    wasm,
     workspace::Workspace,
 };
 
@@ -52,20 +54,25 @@ impl Step {
     }
 }
 
+/// Seeds of each scenario of the step `chaos`; `cargo xtask chaos --seeds N` takes more.
+const CHAOS_SEEDS: u64 = 40;
+
 const SET_UP: Step = Step::new("set-up", "install what is missing under target/xtask", |session| {
     set_up(session.workspace)?;
     Ok(Outcome::Counted(Tally::PASSED))
 });
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 15] = [
     SET_UP,
     Step::new("fmt", "formatting of the workspace and the fuzz crates", fmt),
     Step::new("clippy", "lints, warnings denied", clippy),
-    Step::new("features", "the log without its directory store, as a host without files builds it", features),
+    Step::new("features", "the log as hosts without files and without a standard library build it, warnings denied", features),
+    Step::new("wasm", "what runs in a Worker or a browser builds for wasm32", wasm),
     Step::new("doc", "documentation, warnings denied", doc),
     Step::new("build", "programs and tests", build).needs_set_up().gate(),
     Step::new("tests", "unit, property, vector, end-to-end and interop tests", tests).needs_set_up(),
     Step::new("doctests", "examples in the documentation", doctests),
+    Step::new("chaos", "writers of a log killed, crowded and starved, a few seeds each", chaos),
     Step::new("deny", "who may import whom, licences, sources", deny).needs_set_up(),
     Step::new("advisories", "known vulnerabilities of dependencies", advisories).needs_set_up(),
     Step::new("shear", "dependencies that nothing uses", shear).needs_set_up(),
@@ -167,8 +174,17 @@ fn clippy(session: &Session<'_>) -> Result<Outcome> {
 }
 
 fn features(session: &Session<'_>) -> Result<Outcome> {
-    let package = ["--package", "fanlight-auditlog", "--no-default-features"];
-    one(session.workspace.cargo().arg("clippy").args(package).args(["--", "-D", "warnings"]))
+    all([&[][..], &["--features=std"]].map(|features: &[&str]| {
+        let package = ["clippy", "--package=fanlight-auditlog", "--no-default-features"];
+        session.workspace.cargo().args(package).args(features).args(["--", "-D", "warnings"])
+    }))
+}
+
+fn wasm(session: &Session<'_>) -> Result<Outcome> {
+    Ok(wasm::check(session.workspace)?.map_or_else(
+        || Outcome::Skipped("no compiler for wasm32 here; `rustup target add wasm32-unknown-unknown wasm32v1-none`".to_owned()),
+        Outcome::Counted,
+    ))
 }
 
 fn doc(session: &Session<'_>) -> Result<Outcome> {
@@ -195,6 +211,10 @@ fn tests(session: &Session<'_>) -> Result<Outcome> {
 fn doctests(session: &Session<'_>) -> Result<Outcome> {
     let doctests = session.workspace.cargo().args(["test", "--workspace", "--doc", "--no-fail-fast"]);
     Ok(Outcome::Counted(Tally::of_doctests(&doctests.run()?)))
+}
+
+fn chaos(session: &Session<'_>) -> Result<Outcome> {
+    Ok(Outcome::Counted(Tally::of_program(&chaos::chaos(session.workspace, CHAOS_SEEDS)?)))
 }
 
 fn deny(session: &Session<'_>) -> Result<Outcome> {

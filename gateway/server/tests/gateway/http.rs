@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanlight_auditlog::{Policy, TlogProof};
 use fanlight_protocol::UnixTime;
 use fanlight_protocol::problem::Problem;
 use fanlight_protocol::request::HeaderFields;
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::entries::{CONTEXT_TOKENS, Identity, fields, request};
 use crate::support::{Network, now, within};
+use crate::witness::{Behaviour, Witness};
 
 async fn code(response: reqwest::Response) -> (u16, String) {
     let status = response.status().as_u16();
@@ -146,6 +148,21 @@ async fn after_a_restart_the_log_goes_on_and_nobody_is_listed() {
     assert!(network.get("/log/checkpoint").await.starts_with("log.example/test\n2\n"));
     let _enrolled_again = network.provider(1, 1).await;
     assert_eq!(network.directory().await.providers.len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_gateway_logs_is_witnessed_where_a_policy_says_so() {
+    let network = Network::start().await;
+    let key = network.gateway.log_vkey().to_owned();
+    let witness = Witness::start("one", &key.parse().unwrap(), Behaviour::Honest).await;
+    let policy = format!("log {key}\n{}quorum one\n", witness.policy_line());
+    let policy = Policy::parse(policy.as_bytes()).unwrap();
+    let network = within(network.restart_under(Some(policy.clone()))).await;
+    let _provider = network.provider(1, 1).await;
+    policy.verify_checkpoint(network.get("/log/checkpoint").await.as_bytes()).unwrap();
+    let listed = network.directory().await.providers.remove(0);
+    let proof = TlogProof::parse(listed.key_statement_proof.as_bytes()).unwrap();
+    policy.verify_checkpoint(proof.checkpoint().as_bytes()).unwrap();
 }
 
 #[tokio::test]

@@ -6,3 +6,6 @@ mod http;
 mod links;
 mod relay;
 mod support;
+#[path = "../../../../auditlog/cli/tests/cli/witness.rs"]
+#[expect(dead_code, clippy::disallowed_methods, reason = "shared with the log's own tests")]
+mod witness;

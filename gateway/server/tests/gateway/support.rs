@@ -39,22 +39,27 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn start() -> Self {
-        Self::on(tempfile::tempdir().expect("a directory")).await
+        Self::on(tempfile::tempdir().expect("a directory"), None).await
     }
 
-    async fn on(data: tempfile::TempDir) -> Self {
+    async fn on(data: tempfile::TempDir, witnesses: Option<Policy>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let round_period = Duration::from_millis(10);
+        let max_delay = Duration::from_millis(10);
         // The tests of one process share it, and the first sets it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = Config { data: data.path().to_owned(), origin: "log.example/test".to_owned(), round_period };
+        let config = Config { data: data.path().to_owned(), origin: "log.example/test".to_owned(), max_delay, witnesses };
         let gateway = start(config, listener).await.expect("it starts");
         Self { gateway, client: reqwest::Client::new(), data }
     }
 
     pub(crate) async fn restart(self) -> Self {
+        self.restart_under(None).await
+    }
+
+    /// Restarts with witnesses for the log.
+    pub(crate) async fn restart_under(self, witnesses: Option<Policy>) -> Self {
         self.gateway.shutdown().await;
-        Self::on(self.data).await
+        Self::on(self.data, witnesses).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -15,14 +15,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// A network in a directory that goes with it, with one provider for each engine.
 pub(crate) async fn network(engines: Vec<Arc<dyn Engine>>) -> (Network, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { data: dir.path().to_owned(), port_base: None, engines, round_period: Duration::from_millis(20) };
+    let config = Config { data: dir.path().to_owned(), port_base: None, engines, max_delay: Duration::from_millis(20) };
     (Network::start(config).await.unwrap(), dir)
 }
 
 /// The demo's network: the built-in model.
 pub(crate) async fn demo() -> (Network, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { round_period: Duration::from_millis(20), ..Config::demo(dir.path()).unwrap() };
+    let config = Config { max_delay: Duration::from_millis(20), ..Config::demo(dir.path()).unwrap() };
     (Network::start(config).await.unwrap(), dir)
 }
 

@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fanlight_auditlog::fsck::fsck;
+use fanlight_auditlog::fsck::{Options, fsck};
+use fanlight_auditlog::reader::latest_checkpoint;
+use fanlight_auditlog::workers::Inline;
 use fanlight_auditlog::{DirStore, Reader, VerifierKey};
 use fanlight_devnet::Network;
 use fanlight_protocol::entry::{EntryType, KeyStatement, Signed, peek};
@@ -76,6 +78,9 @@ async fn the_log_is_whole_and_every_entry_is_good_cose_to_a_library_that_is_not_
 
     let log_dir = log_dir(&network);
     network.shutdown().await;
-    let checked = fsck(&DirStore::open_reader(log_dir), &key, |_| {}).await.unwrap();
+    let store = DirStore::open_reader(log_dir);
+    let checkpoint = latest_checkpoint(&store, &key).await.unwrap();
+    let checked = fsck(&store, &checkpoint, Options::default(), &Inline, |_| {}).await.unwrap();
+    assert!(checked.is_good(), "{:?}", checked.damage());
     assert_eq!(checked.checkpoint().tree_size(), entries.len() as u64);
 }

@@ -145,7 +145,7 @@ async fn a_gateway_that_restarts_loses_nothing() {
         data: dir.path().to_owned(),
         port_base: port,
         engines: vec![echo()],
-        round_period: Duration::from_millis(20),
+        max_delay: Duration::from_millis(20),
     };
     let first = Network::start(config(None)).await.unwrap();
     assert_eq!(ask(&first, MODEL, "one").await, "one");
@@ -173,7 +173,8 @@ async fn a_provider_comes_back_by_itself() {
         let config = fanlight_gateway_server::Config {
             data: dir.path().join("gateway"),
             origin: fanlight_devnet::ORIGIN.to_owned(),
-            round_period: Duration::from_millis(20),
+            max_delay: Duration::from_millis(20),
+            witnesses: None,
         };
         fanlight_gateway_server::start(config, listener).await.unwrap()
     };
