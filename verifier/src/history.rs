@@ -1,20 +1,23 @@
-//! The history of one provider: a fold over every entry of a log (SPEC §7.3, §11).
+//! The history of providers: a fold over every entry of a log (SPEC §7.3, §11).
+//!
+//! One set of rules ([`Ledger`]) serves both who reads a whole log for one provider at once ([`ProviderHistory`]) and
+//! who follows a log for all of them ([`monitor`](crate::monitor)).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use fanlight_protocol::entry::{
-    self, EntryError, EntryType, Evidence, IdentityKey, KeyStatement, LinkAuth, Receipt, SelfKeyed, Signed,
-};
-use fanlight_protocol::{Digest, ProviderId, UnixTime};
+use fanlight_protocol::entry::{self, Evidence, KeyStatement, Receipt, Signed};
+use fanlight_protocol::{ProviderId, UnixTime};
 
 pub use self::finding::{Finding, Note};
+pub use self::ledger::{Census, Ledger, Limits, Remark, Taken};
+pub use self::search::Search;
 use crate::appraisal::{AppraisalError, AttestationResult, appraise};
-use crate::receipt::signed_in_time;
 
+mod chain;
 mod finding;
-
-/// Receipts kept until the provider's key is known. Forged ones cost an attacker nothing, so more are not kept.
-const MAX_EARLY_RECEIPTS: usize = 1024;
+mod ledger;
+mod provider;
+mod search;
 
 /// Folds a log into what it says of one provider.
 ///
@@ -24,16 +27,10 @@ const MAX_EARLY_RECEIPTS: usize = 1024;
 pub struct ProviderHistory {
     provider_id: ProviderId,
     next_index: u64,
-    // Known from the first evidence or key statement on; receipts do not carry it.
-    identity: Option<IdentityKey>,
+    ledger: Ledger,
     evidence: Vec<(u64, Signed<Evidence>)>,
-    statements: Vec<LoggedStatement>,
-    // Positions in `statements`.
-    statement_of: HashMap<Digest, usize>,
-    // By counter; more than one at a counter is a fork.
-    receipts: BTreeMap<u64, Vec<LoggedReceipt>>,
-    // Receipts from before the identity was known, not verified.
-    early: Vec<(u64, Vec<u8>)>,
+    statements: Vec<(u64, Signed<KeyStatement>)>,
+    receipts: Vec<LoggedReceipt>,
     findings: Vec<Finding>,
     notes: Vec<Note>,
 }
@@ -44,12 +41,10 @@ impl ProviderHistory {
         Self {
             provider_id,
             next_index: 0,
-            identity: None,
+            ledger: Ledger::new(),
             evidence: Vec::new(),
             statements: Vec::new(),
-            statement_of: HashMap::new(),
-            receipts: BTreeMap::new(),
-            early: Vec::new(),
+            receipts: Vec::new(),
             findings: Vec::new(),
             notes: Vec::new(),
         }
@@ -59,28 +54,29 @@ impl ProviderHistory {
     pub fn push(&mut self, entry: &[u8]) {
         let index = self.next_index;
         self.next_index += 1;
-        let Ok(claimed) = entry::peek(entry) else { return };
-        if claimed.provider_id != self.provider_id {
+        let ours = entry::peek(entry).is_ok_and(|claimed| claimed.provider_id == self.provider_id);
+        if !ours {
+            self.ledger.skip();
             return;
         }
-        let taken = match claimed.entry_type {
-            EntryType::Evidence => self.push_evidence(index, entry),
-            EntryType::KeyStatement => self.push_statement(index, entry),
-            EntryType::Receipt => self.push_receipt(index, entry),
-            EntryType::Link => Signed::<LinkAuth>::verify_self_keyed(entry).map(|_| {
-                self.findings.push(Finding::NeverLogged { index });
-            }),
-        };
-        if let Err(error) = taken {
-            self.notes.push(Note::Unverifiable { index, error });
+        let Self { findings, notes, .. } = self;
+        let taken = self.ledger.take(entry, LAST_TIME, &Limits::NONE, |_, remark| match remark {
+            Remark::Finding(finding) => findings.push(finding),
+            Remark::Note(note) => notes.push(note),
+        });
+        match taken {
+            Taken::Evidence(evidence) => self.evidence.push((index, evidence)),
+            Taken::Nothing => {}
+            Taken::Receipt(receipt) => self.receipts.push(LoggedReceipt { index, receipt }),
+            Taken::Statement(statement) => self.statements.push((index, statement)),
         }
     }
 
     /// Judges the whole: the chain of receipts is complete only now, since concurrent receipts are logged in any order.
     pub fn finish(mut self, now: UnixTime) -> HistoryReport {
-        self.judge_early();
-        let mut findings = std::mem::take(&mut self.findings);
-        self.judge_chain(&mut findings);
+        let Self { ledger, mut findings, mut notes, .. } = self;
+        findings.extend(ledger.standing().map(|(_, finding, _)| finding));
+        notes.extend(ledger.early().map(|(_, note)| note));
         let results = self.evidence.iter().map(|(index, evidence)| (*index, appraise(evidence, now)));
         let evidence: Vec<_> = results.map(|(index, result)| LoggedEvidence { index, result }).collect();
         let refused = evidence.iter().filter(|logged| logged.result.is_err());
@@ -89,109 +85,31 @@ impl ProviderHistory {
             findings.push(Finding::NoEvidence);
         }
         findings.sort_by_key(Finding::index);
-        self.notes.sort_by_key(Note::index);
+        notes.sort_by_key(Note::index);
+        self.receipts.sort_by_key(|logged| (logged.receipt.counter, logged.index));
+        let logged = |(index, statement)| LoggedStatement { index, statement, n_receipts: 0 };
+        let mut statements: Vec<LoggedStatement> = self.statements.into_iter().map(logged).collect();
+        let place: HashMap<_, _> = statements.iter().enumerate().map(|(at, logged)| (logged.statement.digest(), at)).collect();
+        for LoggedReceipt { index, receipt } in &self.receipts {
+            let statement = place.get(&receipt.statement_digest).and_then(|at| statements.get_mut(*at));
+            if let Some(statement) = statement.filter(|statement| statement.index < *index) {
+                statement.n_receipts += 1;
+            }
+        }
         HistoryReport {
             provider_id: self.provider_id,
             tree_size: self.next_index,
             evidence,
-            statements: self.statements,
-            receipts: self.receipts.into_values().flatten().collect(),
+            statements,
+            receipts: self.receipts,
             findings,
-            notes: self.notes,
-        }
-    }
-
-    fn push_evidence(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
-        let evidence = Signed::<Evidence>::verify_self_keyed(bytes)?;
-        self.learn_identity(&*evidence);
-        // Appending is idempotent for a log's recent entries only, so the same bytes may stand twice.
-        if self.evidence.iter().all(|(_, known)| known.digest() != evidence.digest()) {
-            self.evidence.push((index, evidence));
-        }
-        Ok(())
-    }
-
-    fn push_statement(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
-        let statement = Signed::<KeyStatement>::verify_self_keyed(bytes)?;
-        self.learn_identity(&*statement);
-        if self.statement_of.contains_key(&statement.digest()) {
-            return Ok(());
-        }
-        if self.evidence.iter().all(|(_, known)| known.digest() != statement.evidence_digest) {
-            self.findings.push(Finding::EvidenceNotLogged { index });
-        }
-        self.statement_of.insert(statement.digest(), self.statements.len());
-        self.statements.push(LoggedStatement { index, statement, n_receipts: 0 });
-        Ok(())
-    }
-
-    fn push_receipt(&mut self, index: u64, bytes: &[u8]) -> Result<(), EntryError> {
-        let Some(identity) = &self.identity else {
-            if self.early.len() < MAX_EARLY_RECEIPTS {
-                self.early.push((index, bytes.to_owned()));
-            } else {
-                self.notes.push(Note::UnknownKey { index });
-            }
-            return Ok(());
-        };
-        let receipt = Signed::<Receipt>::verify(bytes, identity)?;
-        let counter = receipt.counter;
-        let with_same_counter = self.receipts.entry(counter).or_default();
-        if with_same_counter.iter().any(|known| known.digest() == receipt.digest()) {
-            return Ok(());
-        }
-        let statement = self.statement_of.get(&receipt.statement_digest).and_then(|at| self.statements.get_mut(*at));
-        match statement {
-            None => self.findings.push(Finding::StatementNotLogged { index, counter }),
-            Some(LoggedStatement { statement, n_receipts, .. }) => {
-                *n_receipts += 1;
-                if !signed_in_time(statement, receipt.time) {
-                    self.findings.push(Finding::OutsideValidity { index, counter });
-                }
-            }
-        }
-        with_same_counter.push(LoggedReceipt { index, receipt });
-        Ok(())
-    }
-
-    fn learn_identity(&mut self, entry: &impl SelfKeyed) {
-        // The entry verified under this key and its kid is ours, so its key is the one and only.
-        self.identity.get_or_insert_with(|| entry.identity().clone());
-    }
-
-    /// Only now is the key known that tells the provider's receipts from those in its name.
-    fn judge_early(&mut self) {
-        for (index, bytes) in std::mem::take(&mut self.early) {
-            match self.identity.as_ref().map(|identity| Signed::<Receipt>::verify(&bytes, identity)) {
-                Some(Ok(_)) => self.findings.push(Finding::NotEnrolled { index }),
-                Some(Err(error)) => self.notes.push(Note::Unverifiable { index, error }),
-                None => self.notes.push(Note::UnknownKey { index }),
-            }
-        }
-    }
-
-    fn judge_chain(&self, findings: &mut Vec<Finding>) {
-        let mut expected = 0;
-        let mut before: &[LoggedReceipt] = &[];
-        for (&counter, receipts) in &self.receipts {
-            if counter > expected {
-                findings.push(Finding::Gap { first: expected, last: counter - 1 });
-                before = &[];
-            }
-            if let [first, second, ..] = receipts.as_slice() {
-                findings.push(Finding::Fork { counter, first: first.index, second: second.index });
-            }
-            // The first receipt has no predecessor to disagree with, and after a gap the predecessor is not known.
-            if !before.is_empty() {
-                let fits = |r: &&LoggedReceipt| before.iter().any(|b| b.digest() == r.receipt.previous);
-                let broken = receipts.iter().filter(|receipt| !fits(receipt));
-                findings.extend(broken.map(|receipt| Finding::PreviousMismatch { index: receipt.index, counter }));
-            }
-            before = receipts;
-            expected = counter.saturating_add(1);
+            notes,
         }
     }
 }
+
+/// Later than every receipt: a whole log is judged by what it says, not by when it was read.
+const LAST_TIME: UnixTime = UnixTime::from_millis(u64::MAX);
 
 /// What a log says of one provider.
 #[derive(Clone, Debug)]
@@ -249,10 +167,4 @@ pub struct LoggedReceipt {
     pub index: u64,
     /// The receipt.
     pub receipt: Signed<Receipt>,
-}
-
-impl LoggedReceipt {
-    fn digest(&self) -> Digest {
-        self.receipt.digest()
-    }
 }

@@ -1,11 +1,12 @@
 //! Appraisal: what the evidence of a provider, its receipts and its history in the log are worth.
 //!
-//! Everything here is a function of what it is given: evidence, a policy and the time. It does no I/O, reads no clock
-//! and fails closed: what is absent, unknown or contradictory is refused, never skipped. What was verified is a type
-//! of its own ([`VerifiedProvider`], [`VerifiedReceipt`]) that nothing else can make.
+//! Everything here is a function of what it is given: evidence, a policy and the time. It does no I/O of its own, reads
+//! no clock and fails closed: what is absent, unknown or contradictory is refused, never skipped. What was verified is a
+//! type of its own ([`VerifiedProvider`], [`VerifiedReceipt`]) that nothing else can make.
 //!
 //! **In scope:** grades of evidence (SPEC §7.1, RFC 9334), listings (§9.1), receipts and bundles (§7.3, §9.2), the
-//! history of a provider in a log.
+//! history of a provider in a log, and what is remembered of all of them by who follows it; witnessing any log (C2SP
+//! tlog-witness).
 //! **Out of scope:** the log's own integrity (`fanlight-auditlog`: `fsck`, consistency), fetching, sealing.
 //!
 //! ```
@@ -30,7 +31,9 @@ pub mod appraisal;
 pub mod bundle;
 pub mod history;
 pub mod listing;
+pub mod monitor;
 pub mod receipt;
+pub mod witness;
 
 pub use appraisal::{AppraisalError, AttestationResult, Grade, appraise};
 pub use bundle::{BundleCheck, BundleError, VerifiedReceipt, verify_receipt};

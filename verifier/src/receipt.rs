@@ -3,6 +3,7 @@
 use fanlight_protocol::entry::{EntryError, KeyStatement, Receipt, ReceiptDetails, STATEMENT_GRACE_SECS, Signed, Usage};
 use fanlight_protocol::response::ReceiptPayload;
 use fanlight_protocol::{Digest, KeyId, ProviderId, RequestId, UnixTime};
+use serde::{Deserialize, Serialize};
 
 use crate::listing::VerifiedProvider;
 
@@ -111,16 +112,31 @@ pub fn check_receipt(
     Ok(checked)
 }
 
-/// Whether a request opened at `started` was opened in the statement's time.
-pub(crate) fn opened_in_time(statement: &KeyStatement, started: UnixTime) -> bool {
-    let last = statement.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS);
-    (statement.not_before.as_secs()..=last).contains(&started.as_secs())
+/// The time of a key statement, as requests and receipts are held against it.
+///
+/// A statement past its time counts as retired: nothing opened after it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Validity {
+    not_before: UnixTime,
+    not_after: UnixTime,
 }
 
-/// Whether a receipt's public time, a whole minute, fits the statement's time.
-pub(crate) fn signed_in_time(statement: &KeyStatement, time: UnixTime) -> bool {
-    let last = statement.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS + MAX_ANSWER_SECS);
-    (statement.not_before.minute_secs()..=last).contains(&time.as_secs())
+impl Validity {
+    pub(crate) const fn of(statement: &KeyStatement) -> Self {
+        Self { not_before: statement.not_before, not_after: statement.not_after }
+    }
+
+    /// Whether a request opened at `started` was opened in the statement's time.
+    pub(crate) fn opened_in_time(self, started: UnixTime) -> bool {
+        let last = self.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS);
+        (self.not_before.as_secs()..=last).contains(&started.as_secs())
+    }
+
+    /// Whether a receipt's public time, a whole minute, fits the statement's time.
+    pub(crate) fn signed_in_time(self, time: UnixTime) -> bool {
+        let last = self.not_after.as_secs().saturating_add(STATEMENT_GRACE_SECS + MAX_ANSWER_SECS);
+        (self.not_before.minute_secs()..=last).contains(&time.as_secs())
+    }
 }
 
 fn check_times(receipt: &Receipt, details: &ReceiptDetails, statement: &KeyStatement) -> Result<(), ReceiptError> {
@@ -129,7 +145,8 @@ fn check_times(receipt: &Receipt, details: &ReceiptDetails, statement: &KeyState
     if details.started > details.ended || signed < details.ended.minute_secs() || signed > latest {
         return Err(ReceiptError::TimesContradict);
     }
-    if !opened_in_time(statement, details.started) || !signed_in_time(statement, receipt.time) {
+    let validity = Validity::of(statement);
+    if !validity.opened_in_time(details.started) || !validity.signed_in_time(receipt.time) {
         return Err(ReceiptError::OutsideValidity);
     }
     Ok(())

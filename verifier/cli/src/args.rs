@@ -1,10 +1,17 @@
-//! The command line, exactly as typed.
+//! The command line, exactly as typed. Each command's arguments stand beside it in [`commands`](crate::commands).
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use fanlight_auditlog::VerifierKey;
-use fanlight_protocol::ProviderId;
+use clap::{Parser, Subcommand};
+
+use crate::commands::consistency::ConsistencyArgs;
+use crate::commands::fsck::FsckArgs;
+use crate::commands::mirror::MirrorArgs;
+use crate::commands::monitor::MonitorArgs;
+use crate::commands::proof::ProofArgs;
+use crate::commands::provider::ProviderArgs;
+use crate::commands::receipt::ReceiptArgs;
+use crate::commands::witness::WitnessArgs;
 
 /// Check a Fanlight log, and what providers signed, without trusting whoever serves it.
 ///
@@ -15,6 +22,9 @@ pub(crate) struct Cli {
     /// Print the result as one JSON object
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Where to write the evidence of a failed check: a directory, or a new file
+    #[arg(long, global = true, value_name = "PATH", default_value = ".")]
+    pub(crate) evidence: PathBuf,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -25,12 +35,18 @@ pub(crate) enum Command {
     Consistency(ConsistencyArgs),
     /// Recompute every tile of a log from its entries
     Fsck(FsckArgs),
+    /// Copy a log to another store, every byte checked before it is written
+    Mirror(MirrorArgs),
+    // Its help stands at its arguments.
+    Monitor(Box<MonitorArgs>),
     /// Check offline that an entry is in a log
     Proof(ProofArgs),
     /// Check everything that a log says of one provider
     Provider(ProviderArgs),
     /// Check offline what a receipt bundle proves
     Receipt(ReceiptArgs),
+    /// Cosign the checkpoints of logs, for others to rely on (C2SP tlog-witness)
+    Witness(WitnessArgs),
 }
 
 impl Command {
@@ -39,68 +55,12 @@ impl Command {
         match self {
             Self::Consistency(_) => "consistency",
             Self::Fsck(_) => "fsck",
+            Self::Mirror(_) => "mirror",
+            Self::Monitor(_) => "monitor",
             Self::Proof(_) => "proof",
             Self::Provider(_) => "provider",
             Self::Receipt(_) => "receipt",
+            Self::Witness(_) => "witness",
         }
     }
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ConsistencyArgs {
-    /// File with a checkpoint that was seen before
-    pub(crate) old_checkpoint: PathBuf,
-    /// Directory of the log, or its http(s) URL prefix
-    #[arg(value_name = "STORE-OR-URL")]
-    pub(crate) log: String,
-    /// The log's verifier key, as `fanlight-log init` prints it
-    #[arg(long, value_name = "VKEY")]
-    pub(crate) log_key: VerifierKey,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct FsckArgs {
-    /// Directory of the log, or its http(s) URL prefix
-    #[arg(value_name = "STORE-OR-URL")]
-    pub(crate) log: String,
-    /// The log's verifier key, as `fanlight-log init` prints it
-    #[arg(long, value_name = "VKEY")]
-    pub(crate) log_key: VerifierKey,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ProofArgs {
-    /// File with the tlog proof
-    pub(crate) file: PathBuf,
-    /// File with the entry, byte for byte as it was logged
-    #[arg(long, value_name = "FILE")]
-    pub(crate) entry: PathBuf,
-    /// File that says which logs and witnesses you trust (C2SP tlog-policy)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ProviderArgs {
-    /// Provider id, 64 hexadecimal digits
-    #[arg(value_name = "ID")]
-    pub(crate) provider_id: ProviderId,
-    /// Directory of the log, or its http(s) URL prefix
-    #[arg(long, value_name = "STORE-OR-URL")]
-    pub(crate) log: String,
-    /// File that says which logs and witnesses you trust; `$FANLIGHT_POLICY` if neither this nor --log-key is given
-    #[arg(long, value_name = "FILE", conflicts_with = "log_key")]
-    pub(crate) policy: Option<PathBuf>,
-    /// The log's verifier key, in place of a policy
-    #[arg(long, value_name = "VKEY")]
-    pub(crate) log_key: Option<VerifierKey>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ReceiptArgs {
-    /// Receipt bundle, JSON
-    pub(crate) file: PathBuf,
-    /// File that says which logs and witnesses you trust; else `$FANLIGHT_POLICY`, else `../policy` beside FILE
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
 }

@@ -5,11 +5,39 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use fanlight_auditlog::Policy;
-use fanlight_auditlog::policy::MAX_POLICY_LEN;
+use clap::Args;
+use fanlight_auditlog::policy::{MAX_POLICY_LEN, PolicyViolation};
+use fanlight_auditlog::{Policy, VerifiedCheckpoint, VerifierKey};
 
 /// Names the policy file where the command line does not.
 const POLICY_VAR: &str = "FANLIGHT_POLICY";
+
+/// What makes a checkpoint trustworthy: one log key, or a policy.
+#[derive(Args, Debug)]
+pub(crate) struct LogKeyArgs {
+    /// The log's verifier key, as `fanlight-log init` prints it
+    #[arg(long, value_name = "VKEY", conflicts_with = "policy")]
+    log_key: Option<VerifierKey>,
+    /// File that says which logs and witnesses you trust (C2SP tlog-policy), in place of a key; else `$FANLIGHT_POLICY`
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+impl LogKeyArgs {
+    /// The policy that the command line or the environment names, or the one that trusts the key and asks for no witness.
+    pub(crate) fn policy(&self) -> anyhow::Result<Policy> {
+        match (&self.log_key, named(self.policy.as_deref())) {
+            (Some(log_key), _) => Ok(Policy::for_log(log_key.clone())),
+            (None, Some(path)) => read(&path),
+            (None, None) => bail!("no key to check the log with: give --log-key VKEY, --policy FILE or set {POLICY_VAR}"),
+        }
+    }
+}
+
+/// Verifies a checkpoint that was accepted once: a trusted log signed it, whoever witnessed it since.
+pub(crate) fn verify_log_signature(policy: &Policy, note: &[u8]) -> Result<VerifiedCheckpoint, PolicyViolation> {
+    policy.verify_log_signature(note)
+}
 
 /// Reads a file of at most `max_len` bytes.
 pub(crate) fn read_bounded(path: &Path, max_len: usize) -> anyhow::Result<Vec<u8>> {

@@ -5,9 +5,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use fanlight_auditlog::{Config, DirStore, Log, Policy, Signer, TlogProof, create};
+use fanlight_auditlog::{Checkpoint, Config, CosignerKey, DirStore, Log, Policy, Signer, TlogProof, create};
 use fanlight_protocol::bundle::{BundleFormat, ReceiptBundle};
 use fanlight_protocol::directory::Listing;
 use fanlight_protocol::entry::{
@@ -128,9 +126,9 @@ impl TestLog {
         let signer = || Signer::new(origin, &[seed; 32]).expect("a good name");
         let store = DirStore::open_writer(dir.path()).expect("an empty directory opens");
         create(&store, &signer()).await.expect("an empty store takes a log");
-        let config = Config { round_period: Duration::from_millis(1), ..Config::default() };
+        let config = Config { max_delay: Duration::from_millis(1), ..Config::default() };
         let (log, sequencer) = Log::open(store, signer(), config).await.expect("a new log opens");
-        drop(tokio::spawn(sequencer.run(tokio::time::sleep)));
+        drop(tokio::spawn(sequencer.run(fanlight_auditlog::TokioTimer::new())));
         Self { dir, log }
     }
 
@@ -159,30 +157,24 @@ impl TestLog {
 
 /// A witness: cosigns the checkpoint of a proof.
 pub(crate) struct Witness {
-    signer: Signer,
+    key: CosignerKey,
 }
 
 impl Witness {
     pub(crate) fn new(seed: u8) -> Self {
-        Self { signer: Signer::new("witness.example", &[seed; 32]).expect("a good name") }
+        Self { key: CosignerKey::ed25519("witness.example", &[seed; 32]).expect("a good name") }
     }
 
-    /// The vkey of type 0x04 for the same Ed25519 key.
     pub(crate) fn vkey(&self) -> String {
-        let key = [&[0x04], self.signer.verifier_key().public_key().as_slice()].concat();
-        let id = Digest::of_parts(&[b"witness.example\n", &key]).0;
-        format!("witness.example+{:02x}{:02x}{:02x}{:02x}+{}", id[0], id[1], id[2], id[3], STANDARD.encode(key))
+        self.key.verifier_key().to_string()
     }
 
     pub(crate) fn cosign(&self, proof: &str) -> String {
         let proof = TlogProof::parse(proof.as_bytes()).expect("a proof");
         let (text, _) = proof.checkpoint().rsplit_once("\n\n").expect("a signed note");
-        let note = self.signer.sign(&format!("cosignature/v1\ntime {START}\n{text}\n"));
-        let line = note.trim_end().rsplit(' ').next().expect("a signature line");
-        let signature = STANDARD.decode(line).expect("base64").split_off(4);
-        let id = Digest::of_parts(&[b"witness.example\n\x04", self.signer.verifier_key().public_key()]).0;
-        let body = STANDARD.encode([&id[..4], &START.to_be_bytes(), &signature].concat());
-        let checkpoint = format!("{}— witness.example {body}\n", proof.checkpoint());
+        let checkpoint = Checkpoint::parse(&format!("{text}\n")).expect("a checkpoint");
+        let line = self.key.cosign(&checkpoint, START).expect("a short origin");
+        let checkpoint = format!("{}{line}\n", proof.checkpoint());
         TlogProof::new(proof.index(), proof.path().to_vec(), checkpoint).to_string()
     }
 }

@@ -1,38 +1,42 @@
 //! `consistency`: a log only grew.
 
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use fanlight_auditlog::VerifiedCheckpoint;
 use fanlight_auditlog::note::MAX_NOTE_LEN;
-use fanlight_auditlog::{Reader, VerifiedCheckpoint};
 use serde_json::json;
 
-use crate::args::ConsistencyArgs;
-use crate::commands::read_failure;
-use crate::outcome::{Outcome, Verdict};
-use crate::policy::read_bounded;
-use crate::source::Source;
+use crate::commands::OpenLog;
+use crate::evidence::Evidence;
+use crate::outcome::{Outcome, Refused, Verdict};
+use crate::policy::{LogKeyArgs, read_bounded, verify_log_signature};
+
+#[derive(Args, Debug)]
+pub(crate) struct ConsistencyArgs {
+    /// File with a checkpoint that was seen before
+    old_checkpoint: PathBuf,
+    /// Store of the log, or its http(s) URL prefix
+    #[arg(value_name = "STORE-OR-URL")]
+    log: String,
+    #[command(flatten)]
+    trust: LogKeyArgs,
+}
 
 pub(crate) async fn run(args: &ConsistencyArgs) -> anyhow::Result<Outcome> {
-    let ConsistencyArgs { old_checkpoint, log, log_key } = args;
-    let note = read_bounded(old_checkpoint, MAX_NOTE_LEN)?;
-    let old = match VerifiedCheckpoint::verify(&note, log_key) {
-        Ok(old) => old,
-        Err(error) => return Ok(Outcome::bad("the old checkpoint was refused", &error)),
-    };
-    let reader = match Reader::latest(Source::open(log)?, log_key).await {
-        Ok(reader) => reader,
-        Err(error) => return read_failure(log, error),
-    };
-    let new = reader.checkpoint();
-    if new.tree_size() < old.tree_size() {
-        let text = format!(
-            "BAD: the log shrank: it had {} entries when the old checkpoint was signed and shows {} now\n",
-            old.tree_size(),
-            new.tree_size()
-        );
-        return Ok(Outcome::new(Verdict::Bad, text, sizes(&old, new)));
+    let note = read_bounded(&args.old_checkpoint, MAX_NOTE_LEN)?;
+    let policy = args.trust.policy()?;
+    let old = verify_log_signature(&policy, &note).map_err(|error| {
+        let evidence = Evidence::new("checkpoint", &args.log).keys(&policy).checkpoint("seen before", &note);
+        Refused::from(Outcome::bad("the old checkpoint was refused", &error).with_evidence(evidence))
+    })?;
+    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let new = log.checkpoint();
+    if old.origin() != new.origin() {
+        bail!("{} is of {}, but {} is {}", args.old_checkpoint.display(), old.origin(), args.log, new.origin());
     }
-    if let Err(error) = reader.verify_consistency(&old).await {
-        return read_failure(log, error);
-    }
+    log.check_grown(&old, "seen before").await?;
     let text = format!(
         "GOOD: {} only grew\nold  {} entries, root {}\nnew  {} entries, root {}\n",
         new.origin(),

@@ -2,40 +2,35 @@
 
 use std::pin::pin;
 
-use anyhow::bail;
-use fanlight_auditlog::store::CHECKPOINT_KEY;
-use fanlight_auditlog::{Policy, Reader, TileSource, VerifiedCheckpoint};
-use fanlight_protocol::UnixTime;
+use clap::Args;
+use fanlight_auditlog::VerifiedCheckpoint;
+use fanlight_protocol::{ProviderId, UnixTime};
 use fanlight_verifier::history::{LoggedEvidence, LoggedStatement};
 use fanlight_verifier::{HistoryReport, ProviderHistory};
 use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
-use crate::args::ProviderArgs;
 use crate::commands::receipt::grade_text;
-use crate::commands::{no_checkpoint, progress_bar, read_failure};
+use crate::commands::{OpenLog, progress_bar};
 use crate::outcome::{Outcome, Verdict};
-use crate::source::Source;
-use crate::text::push_line;
-use crate::{policy, text};
+use crate::policy::LogKeyArgs;
+use crate::text::{self, push_line};
+
+#[derive(Args, Debug)]
+pub(crate) struct ProviderArgs {
+    /// Provider id, 64 hexadecimal digits
+    #[arg(value_name = "ID")]
+    provider_id: ProviderId,
+    /// Store of the log, or its http(s) URL prefix
+    #[arg(long, value_name = "STORE-OR-URL")]
+    log: String,
+    #[command(flatten)]
+    trust: LogKeyArgs,
+}
 
 pub(crate) async fn run(args: &ProviderArgs, now: UnixTime) -> anyhow::Result<Outcome> {
-    let policy = match (&args.log_key, policy::named(args.policy.as_deref())) {
-        (Some(log_key), _) => Policy::for_log(log_key.clone()),
-        (None, Some(path)) => policy::read(&path)?,
-        (None, None) => bail!("no key to check the log with: give --log-key VKEY or --policy FILE"),
-    };
-    let log = &args.log;
-    let source = Source::open(log)?;
-    let Some(note) = source.get(CHECKPOINT_KEY).await? else { return Err(no_checkpoint(log)) };
-    let checkpoint = match policy.verify_checkpoint(&note) {
-        Ok(checkpoint) => checkpoint,
-        Err(error) => return Ok(Outcome::bad("the log's checkpoint was refused", &error)),
-    };
-    let reader = match Reader::at(source, checkpoint).await {
-        Ok(reader) => reader,
-        Err(error) => return read_failure(log, error),
-    };
+    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let reader = log.reader().await?;
     let checkpoint = reader.checkpoint();
     let bar = progress_bar(checkpoint.tree_size());
     let mut history = ProviderHistory::new(args.provider_id);
@@ -47,7 +42,7 @@ pub(crate) async fn run(args: &ProviderArgs, now: UnixTime) -> anyhow::Result<Ou
                 history.push(&entry);
             }
             Ok(None) => break,
-            Err(error) => return read_failure(log, error),
+            Err(error) => return Err(log.failure(error).await),
         }
     }
     bar.finish_and_clear();

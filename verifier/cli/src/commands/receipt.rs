@@ -1,16 +1,26 @@
 //! `receipt`: what a bundle proves, offline.
 
 use std::cmp::Ordering;
+use std::path::PathBuf;
 
+use clap::Args;
 use fanlight_protocol::bundle::{MAX_BUNDLE_LEN, ReceiptBundle};
 use fanlight_protocol::entry::Usage;
 use fanlight_verifier::{BundleCheck, BundleError, Grade, ProviderPolicy, VerifiedReceipt, verify_receipt};
 use serde_json::{Value, json};
 
-use crate::args::ReceiptArgs;
 use crate::outcome::{Outcome, Verdict, chain};
 use crate::policy::{self, read_bounded};
 use crate::text::{self, push_line};
+
+#[derive(Args, Debug)]
+pub(crate) struct ReceiptArgs {
+    /// Receipt bundle, JSON
+    file: PathBuf,
+    /// File that says which logs and witnesses you trust; else `$FANLIGHT_POLICY`, else `../policy` beside FILE
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
 
 pub(crate) fn run(args: &ReceiptArgs) -> anyhow::Result<Outcome> {
     let bytes = read_bounded(&args.file, MAX_BUNDLE_LEN)?;
