@@ -4,6 +4,8 @@
 //! So an entry is logged twice only if its leaf is missing from an index that passes for complete. A store whose index
 //! fails is treated like one that fails altogether: entries wait until it is back.
 
+use std::error::Error;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::hash::Hash;
@@ -66,7 +68,11 @@ pub(super) async fn find(
             Err(ReadError::Store(error)) => Err(error),
             Err(error) => {
                 // The entry cannot be proven where it stands, so it is better logged again.
-                tracing::error!(%error, position, "an entry appended again stands in a damaged part of the log");
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    position,
+                    "an entry appended again stands in a damaged part of the log"
+                );
                 Ok(Some(None))
             }
         }

@@ -9,6 +9,7 @@
 //! at the start what earlier runs left; afterwards the sequencer knows itself what it wrote.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::error::Error;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -90,7 +91,7 @@ impl Partials {
         match self.try_collect(store).await {
             Ok(n) => n,
             Err(error) => {
-                tracing::warn!(%error, "partial tiles not deleted, trying again after the next round");
+                tracing::warn!(error = &error as &dyn Error, "partial tiles not deleted, trying again after the next round");
                 self.paused = true;
                 0
             }
@@ -134,7 +135,7 @@ impl Partials {
             && has_more
             && let Err(error) = self.mark(store).await
         {
-            tracing::warn!(%error, "the next start lists partial tiles again");
+            tracing::warn!(error = &error as &dyn Error, "the next start lists partial tiles again");
         }
         n
     }

@@ -1,5 +1,6 @@
 //! From a checkpoint in the lock to a published one.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -92,7 +93,7 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
     pub(super) async fn drop_staged(&self) {
         if let Err(error) = self.shared.store.delete(&staging::key(&self.head.checkpoint)).await {
             // It is dropped at the next start.
-            tracing::warn!(%error, "staged round not dropped");
+            tracing::warn!(error = &error as &dyn Error, "staged round not dropped");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One round.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::reader::{ReadError, Reader};
 use crate::sequencer::pool::Published;
 use crate::sequencer::run::{Head, Interrupted};
 use crate::sequencer::{Cosigner, OpenError, Sequencer, Timer, duplicates, staging};
-use crate::store::{LeafIndex, Lock, ObjectStore, PutNew, Swap};
+use crate::store::{LeafIndex, Lock, ObjectStore, PutNew, StoreError, Swap};
 use crate::tile::{TILE_WIDTH, TileContent, TilePath, parse_hashes};
 use crate::tree::{Object, Tree};
 
@@ -58,7 +59,7 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
         let leaves = entries.iter().map(|pending| pending.leaf).collect();
         let (extended, ()) = join(store.extend(first, leaves), self.drop_staged()).await;
         if let Err(error) = extended {
-            tracing::warn!(%error, "index of leaves not extended, trying again before the next round");
+            tracing::warn!(error = &error as &dyn Error, "index of leaves not extended, trying again before the next round");
             self.index_is_current = false;
         }
         Ok(())
@@ -68,10 +69,12 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
     async fn all_are_new(&mut self) -> Result<bool, Interrupted> {
         let shared = Arc::clone(&self.shared);
         let reader = Reader::with_edge(&shared.store, self.head.checkpoint.clone(), self.head.tree.edge());
+        let mut is_rebuilt = false;
         let found = loop {
             if shared.state().take_suspicion() {
                 tracing::warn!("the index of leaves is wrong, building it anew");
                 self.index_is_current = false;
+                is_rebuilt = true;
                 shared.store.clear().await.map_err(Interrupted::BeforeCommit)?;
             }
             if !self.index_is_current {
@@ -84,6 +87,9 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
             }
             match duplicates::find(&shared.store, &reader, unknown).await.map_err(Interrupted::BeforeCommit)? {
                 Some(found) => break found,
+                None if is_rebuilt => {
+                    return Err(Interrupted::BeforeCommit(StoreError::new("look-up in the index", LyingIndex)));
+                }
                 None => shared.state().suspect_index(),
             }
         };
@@ -101,6 +107,11 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
         Ok(self.running.len() == n)
     }
 }
+
+/// An index that contradicts the tree right after it was built from it; building it once more would not help.
+#[derive(Debug, thiserror::Error)]
+#[error("the index of leaves contradicts the tree that it was just built from; remove it, and check its disk")]
+struct LyingIndex;
 
 /// A prover for the entries of a round that wrote `objects`.
 fn prover_of(tree: &Tree, objects: &[Object]) -> Prover {

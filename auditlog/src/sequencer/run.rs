@@ -1,6 +1,7 @@
 //! The sequencer: one round after the other, and what to do when one fails.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
             self.shared.state().stats_mut().failed_rounds += 1;
             match error {
                 Some(error) if retries.are_hopeless(&self.shared) => return Err(SequencerError::Store(error)),
-                Some(error) => tracing::warn!(%error, is_committed, "round not finished, trying again"),
+                Some(error) => tracing::warn!(error = &error as &dyn Error, is_committed, "round not finished, trying again"),
                 None => tracing::warn!("another sequencer went on with the log, reloading it"),
             }
             // Its own entries wait for the next round, or for what a reload says about them.

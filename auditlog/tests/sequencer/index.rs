@@ -106,6 +106,22 @@ async fn a_lying_index_is_not_believed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_index_that_lies_again_once_it_is_built_anew_stops_rounds_and_not_the_machine() {
+    let store = log_of_700().await;
+    let running = Running::open(&store).await;
+    store.lie_about(leaf_hash(b"old 17"), Some(18));
+    let log = running.log.clone();
+    let appended = tokio::spawn(async move { log.append("old 17".into()).await });
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let failed = running.log.stats().failed_rounds;
+    assert!((5..20).contains(&failed), "{failed} attempts in a minute");
+    store.lie_about(leaf_hash(b"old 17"), None);
+    assert_eq!(appended.await.unwrap().unwrap().index, 17);
+    running.close().await;
+    assert_eq!(logged(&store).await.len(), 700);
+}
+
+#[tokio::test(start_paused = true)]
 async fn positions_are_those_of_published_entries() {
     let store = log_of_700().await;
     let running = Running::open(&store).await;

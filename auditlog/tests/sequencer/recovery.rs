@@ -152,6 +152,10 @@ impl ObjectStore for Careless {
         self.store.put(key, bytes).await
     }
 
+    async fn put_over(&self, key: &str, previous: Option<&Bytes>, bytes: Bytes) -> Result<bool, StoreError> {
+        self.store.put_over(key, previous, bytes).await
+    }
+
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.store.delete(key).await
     }

@@ -52,6 +52,8 @@ struct Contents {
 struct Index {
     positions: HashMap<Hash, u64>,
     indexed: u64,
+    // What it says instead, however often it is built anew.
+    lies: HashMap<Hash, u64>,
 }
 
 /// Objects in memory. Clones share them.
@@ -115,8 +117,15 @@ impl MemoryStore {
     /// Moves what the index says about each leaf, and how many it covers.
     pub fn edit_index(&self, edit: impl FnOnce(&mut HashMap<Hash, u64>, &mut u64)) {
         let mut index = self.index();
-        let Index { positions, indexed } = &mut *index;
+        let Index { positions, indexed, .. } = &mut *index;
         edit(positions, indexed);
+    }
+
+    /// From here on the index says this of a leaf, even when it has just been built; `None` ends that.
+    pub fn lie_about(&self, leaf: Hash, position: Option<u64>) {
+        let mut index = self.index();
+        index.lies.remove(&leaf);
+        index.lies.extend(position.map(|position| (leaf, position)));
     }
 
     pub fn indexed_leaves(&self) -> u64 {
@@ -330,7 +339,7 @@ impl LeafIndex for MemoryStore {
         self.wait().await;
         self.read(|_| {
             let index = self.index();
-            leaves.iter().map(|leaf| index.positions.get(leaf).copied()).collect()
+            leaves.iter().map(|leaf| index.lies.get(leaf).or_else(|| index.positions.get(leaf)).copied()).collect()
         })
     }
 
@@ -346,7 +355,7 @@ impl LeafIndex for MemoryStore {
     }
 
     async fn clear(&self) -> Result<(), StoreError> {
-        self.write_index(|index| *index = Index::default()).await
+        self.write_index(|index| *index = Index { lies: std::mem::take(&mut index.lies), ..Index::default() }).await
     }
 }
 

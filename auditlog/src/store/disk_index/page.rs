@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! 186 × slot (22)  ‖  checksum (4)
-//! slot: mixed first 8 bytes of the leaf (8) ‖ bytes 8..16 of the leaf (8) ‖ position + 1 (6); all zero when free
+//! slot: key (16) ‖ position + 1 (6); all zero when free
 //! ```
 //! Integers are little-endian. Slots fill from the front and are never freed, so the first free one ends a search.
 
 use std::io::{self, ErrorKind};
 
-use crate::hash::Hash;
+use crate::hash::{Hash, sha256};
 
 /// Bytes of a page: what a file system writes in one piece.
 pub(super) const PAGE_LEN: usize = 4096;
@@ -24,33 +24,21 @@ const POSITION: usize = 16;
 /// Positions before this one fit into a slot.
 pub(super) const MAX_POSITION: u64 = (1 << 48) - 1;
 
-/// Half of a leaf hash, the first part of it mixed with a salt: 128 bits, of which an outsider can only make the second
-/// 64 collide on purpose.
+/// The first 128 bits of `SHA-256(salt ‖ leaf)`. Whoever does not know the salt cannot choose entries whose keys are
+/// equal, or fall into the same page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    mixed: u64,
-    rest: u64,
-}
+pub(super) struct Key([u8; POSITION]);
 
 impl Key {
     pub(super) fn new(leaf: &Hash, salt: u64) -> Self {
-        let (first, rest) = leaf.as_bytes()[..16].split_at(8);
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of 16 bytes"));
-        Self { mixed: mix(word(first) ^ salt), rest: word(rest) }
+        let sum = sha256(&[&salt.to_le_bytes(), leaf.as_bytes()]);
+        Self(*sum.first_chunk().expect("a hash is 32 bytes"))
     }
 
-    /// Where the key belongs: uniform over `u64`, and unknown to whoever does not know the salt.
+    /// Where the key belongs: uniform over `u64`, and in the order of the keys.
     pub(super) fn place(self) -> u64 {
-        self.mixed
+        u64::from_be_bytes(*self.0.first_chunk().expect("a key is 16 bytes"))
     }
-}
-
-/// A bijection that spreads what differs in few bits over all of them.
-fn mix(mut word: u64) -> u64 {
-    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-        word = (word ^ (word >> 33)).wrapping_mul(factor);
-    }
-    word ^ (word >> 33)
 }
 
 /// What a search in a page ended at.
@@ -71,11 +59,8 @@ impl Page {
     }
 
     pub(super) fn find(&self, key: Key) -> Found {
-        let mut wanted = [0; POSITION];
-        wanted[..8].copy_from_slice(&key.mixed.to_le_bytes());
-        wanted[8..].copy_from_slice(&key.rest.to_le_bytes());
         for (n, slot) in self.0.chunks_exact(SLOT_LEN).enumerate() {
-            if slot[..POSITION] == wanted {
+            if slot[..POSITION] == key.0 {
                 return Found::Key(n);
             }
             if slot[POSITION..] == [0; SLOT_LEN - POSITION] {
@@ -93,19 +78,14 @@ impl Page {
 
     pub(super) fn set(&mut self, slot: usize, key: Key, position: u64) {
         let bytes = &mut self.0[slot * SLOT_LEN..(slot + 1) * SLOT_LEN];
-        bytes[..8].copy_from_slice(&key.mixed.to_le_bytes());
-        bytes[8..POSITION].copy_from_slice(&key.rest.to_le_bytes());
+        bytes[..POSITION].copy_from_slice(&key.0);
         bytes[POSITION..].copy_from_slice(&(position + 1).to_le_bytes()[..SLOT_LEN - POSITION]);
     }
 
     /// The filled slots, each as key and position.
     pub(super) fn slots(&self) -> impl Iterator<Item = (Key, u64)> {
-        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("half of 16 bytes"));
         let filled = self.0.chunks_exact(SLOT_LEN).take_while(|slot| slot[POSITION..] != [0; SLOT_LEN - POSITION]);
-        filled.enumerate().map(move |(n, slot)| {
-            let key = Key { mixed: word(&slot[..8]), rest: word(&slot[8..POSITION]) };
-            (key, self.position(n))
-        })
+        filled.enumerate().map(|(n, slot)| (Key(*slot.first_chunk().expect("a slot begins with its key")), self.position(n)))
     }
 
     /// The bytes to write as page `number`.
@@ -123,6 +103,14 @@ impl Page {
         }
         Ok(())
     }
+}
+
+/// A bijection that spreads what differs in few bits over all of them.
+fn mix(mut word: u64) -> u64 {
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        word = (word ^ (word >> 33)).wrapping_mul(factor);
+    }
+    word ^ (word >> 33)
 }
 
 /// Notices damage, not malice: nothing that the index says is believed unchecked. Never that of a page of zeros.
