@@ -100,11 +100,11 @@ impl VerifiedCheckpoint {
             note.verify_cosignature(log_key)?;
         }
         let checkpoint = Checkpoint::parse(note.text())?;
-        if !signs_extensions && !checkpoint.extensions.is_empty() {
-            return Err(CheckpointError::UnsignedExtensions);
-        }
         if checkpoint.origin != log_key.name() {
             return Err(CheckpointError::OtherOrigin);
+        }
+        if !signs_extensions && !checkpoint.extensions.is_empty() {
+            return Err(CheckpointError::UnsignedExtensions);
         }
         Ok(Self { checkpoint, note: note.to_string() })
     }
@@ -121,6 +121,16 @@ impl VerifiedCheckpoint {
             return Err(NoteError::TooLong);
         }
         Ok(Self { checkpoint: self.checkpoint.clone(), note: text })
+    }
+
+    /// The same checkpoint with the log's own signatures alone.
+    #[cfg(feature = "std")]
+    pub(crate) fn without_cosignatures(&self) -> Self {
+        let own = format!("\u{2014} {} ", self.origin());
+        let (text, signatures) = self.note.rsplit_once("\n\n").unwrap_or((&self.note, ""));
+        let mut note = format!("{text}\n\n");
+        signatures.split_inclusive('\n').filter(|line| line.starts_with(&own)).for_each(|line| note.push_str(line));
+        Self { checkpoint: self.checkpoint.clone(), note }
     }
 
     /// Signs the checkpoint of a tree with all keys of the signer, whose name is the origin: the log's own side of

@@ -46,7 +46,8 @@ pub struct Options {
 /// Recomputes every tile of the checkpoint's tree, full and partial, from its entry bundles, and the root from the tiles.
 ///
 /// A partial tile or bundle may be missing once the full one is there; then that one's beginning is compared. A resume
-/// point that damage keeps from being tied to the log is not used. `progress` is called after each bundle.
+/// point is not used if its edge is not that of the log's tree, or if damage keeps that from being told. `progress` is
+/// called once before the first bundle, and so tells where the check begins, and after each one.
 pub async fn fsck(
     source: &impl TileSource,
     checkpoint: &VerifiedCheckpoint,
@@ -74,7 +75,8 @@ pub async fn fsck(
     Ok(judge.finish().await?)
 }
 
-/// Whether the checkpoint's tree goes on from the point's; false where damage leaves that open.
+/// Whether the checkpoint's tree goes on from the point's, and from the point itself: false where damage leaves that open,
+/// or where the point was noted behind damage that only a later tile showed.
 async fn is_earlier(source: &impl TileSource, checkpoint: &VerifiedCheckpoint, point: &ResumePoint) -> Result<bool, FsckError> {
     let earlier = point.checkpoint();
     if earlier.origin() != checkpoint.origin() {
@@ -83,10 +85,16 @@ async fn is_earlier(source: &impl TileSource, checkpoint: &VerifiedCheckpoint, p
     if earlier.tree_size() > checkpoint.tree_size() {
         return Err(FsckError::Rollback);
     }
-    let root = async { Reader::at(source, checkpoint.clone()).await?.root_at(earlier.tree_size()).await };
-    match root.await {
-        Ok(root) if root == earlier.root_hash() => Ok(true),
-        Ok(_) => Err(FsckError::Fork),
+    let roots = async {
+        let reader = Reader::at(source, checkpoint.clone()).await?;
+        let root = reader.root_at(earlier.tree_size()).await?;
+        // A fork is one whatever lies at the point.
+        let at_point = if root == earlier.root_hash() { reader.root_at(point.n_entries()).await? } else { root };
+        Ok((root, at_point))
+    };
+    match roots.await {
+        Ok((root, _)) if root != earlier.root_hash() => Err(FsckError::Fork),
+        Ok((_, at_point)) => Ok(at_point == point.edge.root()),
         Err(ReadError::Store(error)) => Err(error.into()),
         Err(_) => Ok(false),
     }

@@ -1,7 +1,11 @@
 //! The read path over HTTP: which objects are public, and with which headers (C2SP tlog-tiles).
 
+use bytes::Bytes;
+
+use crate::bundle::MAX_BUNDLE_LEN;
+use crate::note::MAX_NOTE_LEN;
 use crate::store::CHECKPOINT_KEY;
-use crate::tile::TilePath;
+use crate::tile::{MAX_TILE_LEN, TileContent, TilePath};
 
 /// Tiles and bundles never change.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -18,6 +22,8 @@ pub struct ReadPath {
     pub content_type: &'static str,
     /// `Cache-Control` of an answer with the object. An answer without it must not be cached, for the object may come.
     pub cache_control: &'static str,
+    /// Bytes of the longest one. Whoever reads from somebody else's log reads no more than one byte beyond.
+    pub max_len: usize,
 }
 
 /// The object that a request path names: the checkpoint, or a tile by its canonical path.
@@ -27,10 +33,32 @@ pub struct ReadPath {
 pub fn read_path(path: &str) -> Option<ReadPath> {
     let path = path.strip_prefix('/').unwrap_or(path);
     if path == CHECKPOINT_KEY {
-        return Some(ReadPath { key: path.to_owned(), content_type: "text/plain; charset=utf-8", cache_control: FRESH });
+        let content_type = "text/plain; charset=utf-8";
+        return Some(ReadPath { key: path.to_owned(), content_type, cache_control: FRESH, max_len: MAX_NOTE_LEN });
     }
     let tile = TilePath::parse(path).ok()?;
-    Some(ReadPath { key: tile.to_string(), content_type: "application/octet-stream", cache_control: IMMUTABLE })
+    let max_len = match tile.content() {
+        TileContent::Entries => MAX_BUNDLE_LEN,
+        TileContent::Hashes(_) => MAX_TILE_LEN,
+    };
+    let content_type = "application/octet-stream";
+    Some(ReadPath { key: tile.to_string(), content_type, cache_control: IMMUTABLE, max_len })
+}
+
+/// The same bytes, which drop `kept` once nothing refers to any of them: a share of the memory that they may take.
+pub fn bytes_with<T: Send + 'static>(bytes: Bytes, kept: T) -> Bytes {
+    Bytes::from_owner(BytesWith { bytes, _kept: kept })
+}
+
+struct BytesWith<T> {
+    bytes: Bytes,
+    _kept: T,
+}
+
+impl<T> AsRef<[u8]> for BytesWith<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 #[cfg(test)]

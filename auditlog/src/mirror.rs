@@ -48,6 +48,9 @@ pub struct MirrorReport {
 
 /// Copies the log that `source` reads into `copy`, as of the reader's checkpoint, and publishes that checkpoint there.
 ///
+/// What the copy has below its own checkpoint, and every bundle of which it has the tile, is gone on with but not read
+/// again: [`fsck`](crate::fsck::fsck) of the copy checks that.
+///
 /// A checkpoint that the copy has must be signed by a log that `policy` trusts, of the same origin and not larger than the
 /// new one, whose tree must go on from it; otherwise nothing is written.
 pub async fn mirror<T: TileSource, S: ObjectStore + Lock>(
@@ -59,7 +62,7 @@ pub async fn mirror<T: TileSource, S: ObjectStore + Lock>(
     let checkpoint = source.checkpoint();
     let locked = copy.load().await?;
     let public = copy.get(CHECKPOINT_KEY).await?;
-    let notes = [locked.as_ref().map(|locked| locked.bytes.clone()), public];
+    let notes = [locked.as_ref().map(|locked| locked.bytes.clone()), public.clone()];
     let held: Vec<_> = notes
         .iter()
         .flatten()
@@ -96,7 +99,7 @@ pub async fn mirror<T: TileSource, S: ObjectStore + Lock>(
             report.n_bytes += n_bytes;
         }
     }
-    publish(copy, checkpoint, locked.map(|locked| (locked.bytes, locked.token))).await?;
+    publish(copy, checkpoint, locked.map(|locked| (locked.bytes, locked.token)), public.as_ref()).await?;
     Ok(report)
 }
 
@@ -144,11 +147,13 @@ async fn put_new(copy: &impl ObjectStore, path: TilePath, bytes: Bytes) -> Resul
     }
 }
 
-/// Moves the lock, then the checkpoint. Everything that the checkpoint needs is there.
+/// Moves the lock, then the checkpoint, each from what it was when this mirror began. Everything that the checkpoint needs
+/// is there.
 async fn publish<S: ObjectStore + Lock>(
     copy: &S,
     checkpoint: &VerifiedCheckpoint,
     locked: Option<(Bytes, LockToken)>,
+    public: Option<&Bytes>,
 ) -> Result<(), MirrorError> {
     let note = Bytes::copy_from_slice(checkpoint.note().as_bytes());
     match locked {
@@ -166,7 +171,13 @@ async fn publish<S: ObjectStore + Lock>(
             },
         },
     }
-    copy.put(CHECKPOINT_KEY, note).await?;
+    // Between the two, another mirror may have gone on from the lock: its checkpoint is not to be replaced by this one.
+    if public != Some(&note) && !copy.put_over(CHECKPOINT_KEY, public, note.clone()).await? {
+        return match copy.get(CHECKPOINT_KEY).await? {
+            Some(there) if there == note => Ok(()),
+            _ => Err(MirrorError::Raced),
+        };
+    }
     Ok(())
 }
 

@@ -133,15 +133,17 @@ impl Policy {
     }
 
     fn verify_log(&self, note: &Note) -> Result<VerifiedCheckpoint, PolicyViolation> {
-        let mut verified = None;
+        let mut verified = Err(PolicyViolation::UnknownLog);
         for log_key in self.log_keys() {
             match VerifiedCheckpoint::verify_note(note, log_key) {
-                Ok(checkpoint) => verified = Some(checkpoint),
+                Ok(checkpoint) => verified = Ok(checkpoint),
                 Err(CheckpointError::Note(NoteError::NotSigned)) => {}
+                // A log may sign another's checkpoint, which is no statement about a tree of its own.
+                Err(error @ CheckpointError::OtherOrigin) => verified = verified.map_err(|_| error.into()),
                 Err(error) => return Err(error.into()),
             }
         }
-        verified.ok_or(PolicyViolation::UnknownLog)
+        verified
     }
 
     fn verify_quorum(&self, note: &Note) -> Result<(), PolicyViolation> {

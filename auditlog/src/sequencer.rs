@@ -43,9 +43,9 @@ use bytes::Bytes;
 use crate::checkpoint::VerifiedCheckpoint;
 use crate::hash::EMPTY_ROOT;
 use crate::note::Signer;
-use crate::store::{CHECKPOINT_KEY, Lock, ObjectStore, PutNew, StoreError};
+use crate::store::{CHECKPOINT_KEY, Lock, Locked, ObjectStore, PutNew, StoreError};
 
-pub use cosigner::{Cosigner, NotCosigned, Unwitnessed};
+pub use cosigner::{Cosigner, NotCosigned, Refreshed, Unwitnessed};
 pub use log::{AppendError, Appended, Log, Stats};
 pub use recovery::OpenError;
 pub use run::{Sequencer, SequencerError};
@@ -89,15 +89,35 @@ impl Default for Config {
     }
 }
 
+/// The first tile of every log, and its first bundle.
+const FIRST_TILES: [&str; 2] = ["tile/0/000", "tile/entries/000"];
+
 /// Creates an empty log: the lock first, then its checkpoint of size 0, which is published at once.
+///
+/// What an earlier attempt with the same signer left half done is finished.
 pub async fn create(store: &(impl ObjectStore + Lock), signer: &Signer) -> Result<(), CreateError> {
     let checkpoint = VerifiedCheckpoint::sign(signer, 0, EMPTY_ROOT);
     let note = Bytes::copy_from_slice(checkpoint.note().as_bytes());
-    if store.get(CHECKPOINT_KEY).await?.is_some() || store.create(note.clone()).await? != PutNew::Created {
+    let is_other = |locked: Locked| locked.bytes != note;
+    if store.get(CHECKPOINT_KEY).await?.is_some() || store.load().await?.is_some_and(is_other) {
         return Err(CreateError::Exists);
     }
-    // A crash here is made good by the first sequencer that runs.
-    Ok(store.put(CHECKPOINT_KEY, note).await?)
+    // Tiles are never written over, so those of another log would stop this one for good.
+    for tile in FIRST_TILES {
+        if store.get(tile).await?.is_some() || !store.list(&format!("{tile}.p/")).await?.is_empty() {
+            return Err(CreateError::Leftovers);
+        }
+    }
+    if store.create(note.clone()).await? == PutNew::ExistsDifferent {
+        return Err(CreateError::Exists);
+    }
+    // A crash here is made good by the first sequencer that runs, or by creating again. A sequencer that runs already
+    // may have published more, which a late write must not undo.
+    if store.put_over(CHECKPOINT_KEY, None, note.clone()).await? || store.get(CHECKPOINT_KEY).await? == Some(note) {
+        Ok(())
+    } else {
+        Err(CreateError::Exists)
+    }
 }
 
 /// Why a log was not created.
@@ -107,6 +127,9 @@ pub enum CreateError {
     /// The store holds a log already.
     #[error("the store holds a log already")]
     Exists,
+    /// The store holds tiles, and no log that they are of.
+    #[error("the store holds tiles of an earlier log; use an empty directory or prefix")]
+    Leftovers,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -66,17 +66,10 @@ pub trait ObjectStore: TileSource {
     fn put(&self, key: &str, bytes: Bytes) -> impl Future<Output = Result<(), StoreError>>;
 
     /// Replaces the object only if `previous` stands there, or nothing does and `previous` is `None`; says whether it
-    /// did. What is under the key never goes back to an earlier object, so this keeps a late write from undoing another.
+    /// did. Of several at the same time that expect the same object, one does.
     ///
-    /// As provided, it is for stores that only one process writes to. Others must make it one conditional write.
-    fn put_over(&self, key: &str, previous: Option<&Bytes>, bytes: Bytes) -> impl Future<Output = Result<bool, StoreError>> {
-        async move {
-            if self.get(key).await?.as_ref() != previous {
-                return Ok(false);
-            }
-            self.put(key, bytes).await.map(|()| true)
-        }
-    }
+    /// What is under the key never goes back to an earlier object, so this keeps a late write from undoing another.
+    fn put_over(&self, key: &str, previous: Option<&Bytes>, bytes: Bytes) -> impl Future<Output = Result<bool, StoreError>>;
 
     /// Removes the object, if there is one.
     fn delete(&self, key: &str) -> impl Future<Output = Result<(), StoreError>>;

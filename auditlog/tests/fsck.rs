@@ -8,11 +8,13 @@ mod support;
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
+use fanlight_auditlog::bundle::MAX_BUNDLE_LEN;
 use fanlight_auditlog::fsck::{
     Damage, FsckError, FsckReport, Leftovers, MAX_DAMAGE, Options, Problem, ResumePoint, ResumePointError, fsck,
 };
+use fanlight_auditlog::note::MAX_NOTE_LEN;
 use fanlight_auditlog::workers::{Inline, Threads, Workers as _};
-use fanlight_auditlog::{Hash, Policy, VerifiedCheckpoint};
+use fanlight_auditlog::{DirStore, Hash, Policy, TileSource as _, VerifiedCheckpoint};
 use futures_util::FutureExt as _;
 use log::{checkpoint, grown, store_of};
 use support::{MemoryStore, log_key};
@@ -64,52 +66,50 @@ async fn good_logs_of_every_shape() {
 /// Three rounds, so that everything there is occurs: full and partial tiles on two levels, and leftovers of a checkpoint.
 const SMALL: [usize; 3] = [2, 257, 260];
 
+/// Three bits of every byte, but one of each fifth byte of a full tile, which comes by every byte of a hash.
 #[test]
 fn every_flipped_bit_of_every_byte() {
-    let store = grown(&SMALL);
-    let objects = store.objects();
-    let keys: Vec<&String> = objects.keys().collect();
-    let n_flips = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2)
-            .map(|thread| {
-                let keys = keys.iter().skip(thread).step_by(2);
-                let flips = move || keys.map(|key| flip_all(&grown(&SMALL), key)).sum::<u64>();
-                scope.spawn(flips)
+    let objects = grown(&SMALL).objects();
+    let flips: Vec<(&str, usize, u8)> = objects
+        .iter()
+        .flat_map(|(key, bytes)| {
+            let (step, n_bits) = if bytes.len() == 8192 { (5, 1) } else { (1, 3) };
+            (0..bytes.len()).step_by(step).flat_map(move |position| {
+                let bits = [position % 8, (position + 3) % 8, (position + 5) % 8];
+                bits.into_iter().take(n_bits).map(move |bit| (&key[..], position, 1 << bit))
             })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>()
-    });
-    assert_eq!(n_flips, objects.values().map(|bytes| n_flips_of(bytes) as u64).sum::<u64>());
-    assert!(n_flips > 12_000, "{n_flips}");
-}
-
-/// Three bits of every byte, but one of each byte of a full tile.
-fn n_flips_of(bytes: &Bytes) -> usize {
-    if bytes.len() == 8192 { bytes.len() } else { 3 * bytes.len() }
-}
-
-fn flip_all(store: &MemoryStore, key: &str) -> u64 {
-    let original = store.objects()[key].clone();
-    let mut n_flips = 0;
-    for position in 0..original.len() {
-        let bits = [1 << (position % 8), 1 << ((position + 3) % 8), 1 << ((position + 5) % 8)];
-        for bits in bits.into_iter().take(n_flips_of(&original) / original.len()) {
-            let mut flipped = original.to_vec();
-            flipped[position] ^= bits;
-            replace(store, key, flipped);
-            n_flips += 1;
-            if key == "checkpoint" {
-                let note = store.objects()["checkpoint"].clone();
-                assert!(Policy::for_log(log_key()).verify_checkpoint(&note).is_err(), "{key} at {position}");
-                continue;
-            }
-            // The memory store is always ready, so nothing but the check itself takes time.
-            let report = check(store).now_or_never_yielding();
-            assert_eq!(damaged(&report), [key], "at {position}: {:?}", report.damage());
+        })
+        .collect();
+    assert!(flips.len() > 6_000, "{}", flips.len());
+    let n_threads = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for flips in flips.chunks(flips.len().div_ceil(n_threads)) {
+            scope.spawn(|| check_flips(flips));
         }
+    });
+}
+
+fn check_flips(flips: &[(&str, usize, u8)]) {
+    let store = grown(&SMALL);
+    let checkpoint = checkpoint(&store);
+    let policy = Policy::for_log(log_key());
+    // The memory store is always ready, so nothing but the check itself takes time.
+    let leftovers = Leftovers::list(&store).now_or_never_yielding().unwrap();
+    let objects = store.objects();
+    for &(key, position, bit) in flips {
+        let original = &objects[key];
+        let mut flipped = original.to_vec();
+        flipped[position] ^= bit;
+        if key == "checkpoint" {
+            assert!(policy.verify_checkpoint(&flipped).is_err(), "{key} at {position}");
+            continue;
+        }
+        replace(&store, key, flipped);
+        let options = Options { leftovers: leftovers.clone(), resume: None };
+        let report = fsck(&store, &checkpoint, options, &Inline, |_| {}).now_or_never_yielding().unwrap();
+        assert_eq!(damaged(&report), [key], "at {position}: {:?}", report.damage());
+        replace(&store, key, original.clone());
     }
-    replace(store, key, original);
-    n_flips
 }
 
 trait Ready: Future + Sized {
@@ -310,11 +310,69 @@ async fn a_check_resumes_only_in_the_same_log() {
     replace(&large, "tile/1/000.p/3", Bytes::from_static(&[0; 96]));
     let report = resume(&large, point.clone()).await.unwrap();
     assert_eq!((damaged(&report), report.n_bundles()), (vec!["tile/1/000.p/3"], 4));
-    // A point with a wrong edge never makes a bad log good.
+    // A point with a wrong edge is of no use, to a good log or a bad one.
     let text = point.unwrap().to_string();
     let hash = text.lines().nth(2).unwrap();
-    let lying = text.replacen(hash, &Hash::new([7; 32]).to_string(), 1);
-    assert!(!resume(&grown(&[600]), Some(ResumePoint::parse(&lying).unwrap())).await.unwrap().is_good());
+    let lying = ResumePoint::parse(&text.replacen(hash, &Hash::new([7; 32]).to_string(), 1)).unwrap();
+    let report = resume(&grown(&[600]), Some(lying.clone())).await.unwrap();
+    assert_eq!((report.is_good(), report.n_bundles()), (true, 3), "{:?}", report.damage());
+    let store = grown(&[600]);
+    replace(&store, "tile/entries/000", store.objects()["tile/entries/000"].slice(1..));
+    assert_eq!(damaged(&resume(&store, Some(lying)).await.unwrap()), ["tile/entries/000"]);
+    // Nor do its counts break anything.
+    let line = text.lines().nth(1).unwrap();
+    let most = format!("512 {0} {0} {0}", u64::MAX);
+    let report = resume(&grown(&[600]), Some(ResumePoint::parse(&text.replacen(line, &most, 1)).unwrap())).await.unwrap();
+    assert_eq!((report.is_good(), report.n_tiles()), (true, u64::MAX));
+}
+
+/// A bundle and its tile that were replaced together pass until the tile above them is compared.
+#[tokio::test]
+async fn no_check_resumes_behind_damage_that_shows_late() {
+    for size in [3_000, 70_000] {
+        let (store, forged) = (grown(&[size]), log::forged(size, 1_300).objects());
+        let good = store.objects();
+        let keys = ["tile/0/005", "tile/entries/005"];
+        for key in keys {
+            replace(&store, key, forged[key].clone());
+        }
+        let (points, whole) = points(&store, None).await;
+        assert_eq!(damaged(&whole), keys);
+        assert_eq!(whole.resume_point().n_entries(), 0, "none of the points before is known to be good");
+        let some = [4, 6, points.len() - 1].map(|n| &points[n]);
+        assert!(some[1].n_entries() == 1_536, "the damage was not noticed at once");
+        for point in some {
+            assert_eq!(self::points(&store, Some(point.clone())).await.1, whole);
+        }
+        // Once repaired, the log is good wherever the check was interrupted.
+        for key in keys {
+            replace(&store, key, good[key].clone());
+        }
+        for point in some {
+            let (later, report) = self::points(&store, Some(point.clone())).await;
+            assert!(report.is_good(), "from {}: {:?}", point.n_entries(), report.damage());
+            let begins_at = if point.n_entries() > 1_280 { 0 } else { point.n_entries() };
+            assert_eq!(later[0].n_entries(), begins_at);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_larger_than_the_memory() {
+    let (log, dir) = (grown(&[300]), tempfile::tempdir().unwrap());
+    for (key, bytes) in log.objects() {
+        let path = dir.path().join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let store = DirStore::open_reader(dir.path());
+    for (key, len) in [("tile/0/000", 8_192), ("tile/entries/001.p/44", MAX_BUNDLE_LEN), ("checkpoint", MAX_NOTE_LEN)] {
+        // It has holes, and takes no room.
+        std::fs::File::options().write(true).open(dir.path().join(key)).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(store.get(key).await.unwrap().unwrap().len(), len + 1, "one byte too many, so that it is noticed");
+    }
+    let report = fsck(&store, &checkpoint(&log), Options::default(), &Inline, |_| {}).await.unwrap();
+    assert_eq!(damaged(&report), ["tile/0/000", "tile/entries/001.p/44"]);
 }
 
 #[tokio::test]

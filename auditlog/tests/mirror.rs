@@ -196,3 +196,19 @@ async fn of_two_mirrors_at_once_none_goes_back_behind_the_other() {
         assert_copy(&large, &target).await;
     }
 }
+
+/// A mirror stalls at its last write, which arrives when another one has copied more.
+#[tokio::test]
+async fn a_late_checkpoint_takes_nothing_back() {
+    let target = MemoryStore::default();
+    let mut stalls = true;
+    target.on_write(move |key| if key == "checkpoint" && std::mem::take(&mut stalls) { Fault::Late(100) } else { Fault::None });
+    let stalled = copy(&grown(&[500]), &target).await;
+    assert!(matches!(stalled, Err(MirrorError::Store(_))), "{stalled:?}");
+    let large = grown(&[500, 900]);
+    copy(&large, &target).await.unwrap();
+    for n in 0..100 {
+        target.put(&format!("private/{n}"), Bytes::new()).await.unwrap();
+    }
+    assert_copy(&large, &target).await;
+}

@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fanlight_auditlog::checkpoint::CheckpointError;
 use fanlight_auditlog::hash::EMPTY_ROOT;
 use fanlight_auditlog::note::{CosignError, KeyType, MAX_SIGNATURES, Note, NoteError, SignatureLine, VkeyError};
+use fanlight_auditlog::policy::PolicyViolation;
 use fanlight_auditlog::witness::{parse_cosignatures, parse_size, write_cosignatures, write_size};
 use fanlight_auditlog::{Checkpoint, CosignerKey, Hash, Policy, Signer, VerifiedCheckpoint, VerifierKey, leaf_hash};
 use proptest::prelude::*;
@@ -171,6 +173,36 @@ fn a_policy_knows_whom_to_ask() {
     assert_eq!(policy.witnesses().last().unwrap(), (&w2, None));
     let two_urls = format!("{} a b\nquorum none\n", text.trim_end());
     assert!(Policy::parse(two_urls.as_bytes()).is_err());
+}
+
+/// What another log says of a checkpoint neither carries it nor stands in its way.
+#[test]
+fn another_log_may_sign_a_checkpoint_as_well() {
+    let other = Signer::new("log.example/other", &[44; 32]).unwrap().with_ml_dsa_44(&[45; 32]);
+    let keys = [other.verifier_key(), signer().verifier_key(), other.ml_dsa_44_key().unwrap()];
+    let text = format!("{}extension\n", checkpoint().checkpoint());
+    let ed25519 = other.sign(&text);
+    let ml_dsa_44 = CosignerKey::ml_dsa_44("log.example/other", &[45; 32]).unwrap();
+    let ml_dsa_44 = ml_dsa_44.cosign(&Checkpoint::parse(&text).unwrap(), 0).unwrap();
+    let line = ed25519.rsplit_once("\n\n").unwrap().1;
+    let both = format!("{}{line}{ml_dsa_44}\n", signer().sign(&text));
+    let alone = format!("{text}\n{line}{ml_dsa_44}\n");
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let [first, second, third] = order.map(|key: usize| &keys[key]);
+        let policy = format!("log {first}\nlog {second}\nlog {third}\nquorum none\n");
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        let verified = policy.verify_checkpoint(both.as_bytes()).unwrap();
+        assert_eq!((verified.origin(), verified.note()), (ORIGIN, both.as_str()));
+        let refused = policy.verify_checkpoint(alone.as_bytes()).unwrap_err();
+        assert_eq!(refused, PolicyViolation::Checkpoint(CheckpointError::OtherOrigin));
+        // A bad signature of a trusted key still refuses the note.
+        let swapped = both.replace("extension", "extended");
+        let torn = format!("{}{line}", signer().sign(&text.replace("extension", "extended")));
+        for torn in [swapped, torn] {
+            let refused = policy.verify_checkpoint(torn.as_bytes()).unwrap_err();
+            assert_eq!(refused, PolicyViolation::Checkpoint(NoteError::BadSignature.into()), "{torn}");
+        }
+    }
 }
 
 #[test]

@@ -37,6 +37,27 @@ async fn directory_survives_reopening() {
 }
 
 #[tokio::test]
+async fn directories_of_partial_tiles_go_with_the_last_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DirStore::open_writer(dir.path()).unwrap();
+    let keys = ["tile/0/x001/000.p/1", "tile/0/x001/000.p/2"];
+    for key in keys {
+        store.put_new(key, "bytes".into()).await.unwrap();
+    }
+    let partials = dir.path().join("tile/0/x001/000.p");
+    store.delete(keys[0]).await.unwrap();
+    assert_eq!(store.get(keys[1]).await.unwrap(), Some("bytes".into()));
+    store.delete(keys[1]).await.unwrap();
+    assert!(!partials.exists());
+    // Others stay, such as the one of staged rounds, which is used again at once.
+    store.put("private/staging/1", "bytes".into()).await.unwrap();
+    store.delete("private/staging/1").await.unwrap();
+    assert!(dir.path().join("private/staging").exists() && partials.parent().unwrap().exists());
+    assert_eq!(store.put_new(keys[0], "again".into()).await.unwrap(), PutNew::Created, "a directory that went comes again");
+    assert_eq!(store.get(keys[0]).await.unwrap(), Some("again".into()));
+}
+
+#[tokio::test]
 async fn failed_writes_leave_no_temporary_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = DirStore::open_writer(dir.path()).unwrap();
@@ -107,6 +128,27 @@ fn key_file_is_private_and_keeps_its_origin() {
     assert!(matches!(create_key_file(&path, "log.example/b", &[1; 32]), Err(KeyFileError::OtherOrigin { .. })));
     std::fs::write(&path, "PRIVATE+KEY+nonsense").unwrap();
     assert!(matches!(read_key_file(&path), Err(KeyFileError::Malformed { .. })));
+}
+
+#[test]
+fn a_key_file_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("prod.key");
+    for beside in ["prod.new", "prod.key.new"] {
+        std::fs::write(dir.path().join(beside), "another key").unwrap();
+    }
+    let Err(KeyFileError::InTheWay { path: found }) = create_key_file(&path, "log.example/a", &[1; 32]) else {
+        panic!("what stands where the key is written first may be needed");
+    };
+    assert_eq!(found, dir.path().join("prod.key.new"));
+    assert_eq!(std::fs::read_to_string(&found).unwrap(), "another key");
+    assert!(!path.exists());
+    std::fs::remove_file(found).unwrap();
+    create_key_file(&path, "log.example/a", &[1; 32]).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("prod.new")).unwrap(), "another key");
+    let mut left: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["prod.key", "prod.new"]);
 }
 
 /// A disk of 4 MiB, unmounted on drop.

@@ -5,6 +5,7 @@
 //! keeps a book of [`Alert`]s. Reading, writing and the clock are the caller's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 use fanlight_auditlog::{Hash, leaf_hash};
 use fanlight_protocol::{ProviderId, UnixTime};
@@ -13,9 +14,15 @@ use self::alert::MAX_DETAILS;
 pub use self::alert::{Alert, AlertBook, AlertKind, AlertName, MAX_CLOSED, MAX_OPEN, Observation, Severity};
 pub use self::freshness::Freshness;
 pub use self::promise::{Promise, PromiseError};
-pub use self::state::{Ahead, Expected, MAX_STATE_LEN, State, StateError};
+pub use self::state::{Ahead, Expected, MAX_AHEAD, MAX_STATE_LEN, State, StateError};
 use crate::appraisal::appraise;
 use crate::history::{Finding, Limits, Note, Remark, Search, Taken};
+
+/// Entries that may be read again at every look.
+const FREE_SEARCH: u64 = 1 << 16;
+
+/// Seconds between two looks back over more than those.
+const SEARCH_PERIOD_SECS: u64 = 3_600;
 
 mod alert;
 mod freshness;
@@ -79,8 +86,28 @@ impl State {
 
     /// All entries that were taken were searched for what is waited for.
     pub fn searched(&mut self) {
+        self.searched_from(0);
+    }
+
+    /// Entries from `start` on were searched for what is waited for, as they were taken.
+    pub fn searched_from(&mut self, start: u64) {
         let size = self.edge.size();
-        self.expected.values_mut().for_each(|expected| expected.searched = size);
+        let in_line = self.expected.values_mut().filter(|expected| expected.searched >= start);
+        in_line.for_each(|expected| expected.searched = size);
+    }
+
+    /// Whether the entries of a search may be read again now. It costs a provider nothing to do something at every look
+    /// that is judged by what is long past, so that many are read once in an hour only; what is asked waits.
+    pub fn may_search(&self, range: &Range<u64>, now: UnixTime) -> bool {
+        let is_due = |last: UnixTime| now.as_secs().abs_diff(last.as_secs()) >= SEARCH_PERIOD_SECS;
+        range.end.saturating_sub(range.start) <= FREE_SEARCH || self.last_search.is_none_or(is_due)
+    }
+
+    /// The entries of a search are read again now.
+    pub fn note_search(&mut self, range: &Range<u64>, now: UnixTime) {
+        if range.end.saturating_sub(range.start) > FREE_SEARCH {
+            self.last_search = Some(now);
+        }
     }
 
     /// A search of the entries that were taken, for what the ledger no longer remembers.
@@ -88,11 +115,14 @@ impl State {
         Search::new(&self.ledger)
     }
 
-    /// Takes what a search found.
-    pub fn conclude(&mut self, search: Search, now: UnixTime) {
-        for (provider_id, finding) in search.finish(&mut self.ledger) {
-            self.alerts.observe(observe_finding(provider_id, finding), now);
-        }
+    /// Takes what a search found, which may lead to new questions.
+    pub fn conclude(&mut self, search: Search, limits: &Limits, now: UnixTime) {
+        let Self { ledger, alerts, .. } = self;
+        search.finish(ledger, limits, now, |provider_id, remark| {
+            if let Some(observation) = observe_remark(provider_id, remark) {
+                alerts.observe(observation, now);
+            }
+        });
     }
 
     /// What is wrong with the entries as they stand. A gap counts once the receipt after it is `gap_grace_secs` old:
@@ -109,25 +139,41 @@ impl State {
         }
         let unknown = self.ledger.early().map(|(provider_id, note)| format!("{note} (provider {})", provider_id.short()));
         observations.extend(unknown.map(|detail| Observation::of_log(AlertName::ReceiptUnknownKey, detail)));
-        // No more of one alert than it keeps, or what it keeps would change with every look.
-        let mut n_of: HashMap<(AlertName, String), usize> = HashMap::new();
-        observations.retain(|seen| {
-            let n = n_of.entry((seen.name, seen.subject.clone())).or_default();
-            *n += 1;
-            *n < MAX_DETAILS
-        });
         let census = self.ledger.census();
         if census.unknown_key > 0 {
             let detail = format!("{} more receipts by keys that were not logged before them", census.unknown_key);
             observations.push(Observation::of_log(AlertName::ReceiptUnknownKey, detail));
         }
-        observations
+        summed_up(observations)
     }
 
     /// What the names of [`Self::standing`] are, for [`AlertBook::settle`].
     pub fn standing_names() -> BTreeSet<AlertName> {
         [AlertName::ReceiptGap, AlertName::ReceiptPrevious, AlertName::ReceiptUnknownKey].into()
     }
+}
+
+/// No more of one alert than it keeps, or what it keeps would change with every look. What is left out is counted, and
+/// its last named, so that more of it is seen to be more.
+fn summed_up(mut observations: Vec<Observation>) -> Vec<Observation> {
+    let mut n_of: HashMap<(AlertName, String), usize> = HashMap::new();
+    let mut left_out: BTreeMap<(AlertName, String), (usize, String)> = BTreeMap::new();
+    observations.retain(|seen| {
+        let key = (seen.name, seen.subject.clone());
+        let n = n_of.entry(key.clone()).or_default();
+        *n += 1;
+        let is_kept = *n < MAX_DETAILS;
+        if !is_kept {
+            left_out.insert(key, (*n + 1 - MAX_DETAILS, seen.detail.clone()));
+        }
+        is_kept
+    });
+    let more = left_out.into_iter().map(|((name, subject), (n, last))| match n {
+        1 => Observation::of(name, subject, last),
+        _ => Observation::of(name, subject, format!("and {n} more, the last of them: {last}")),
+    });
+    observations.extend(more);
+    observations
 }
 
 /// The alert of what one entry showed; `None` for what [`State::standing`] says of all of them.

@@ -87,16 +87,17 @@ impl Witness {
     pub fn parse(&self, request: &[u8]) -> Result<Submission, Refusal> {
         let request = AddCheckpoint::parse(request).map_err(Refusal::Malformed)?;
         let note = Note::parse(request.note().as_bytes()).map_err(Refusal::MalformedNote)?;
-        let tree = match Checkpoint::parse(note.text()) {
-            Ok(checkpoint) => Tree::Checkpoint(checkpoint),
-            // Well formed and wrong, which has its turn only after the signature and the size.
-            Err(CheckpointError::EmptyTreeRoot) => Tree::EmptyWithOtherRoot,
-            Err(error) => return Err(Refusal::MalformedCheckpoint(error)),
-        };
+        // Before the rest of the text: of a log that is not known, or did not sign, nothing else matters.
         let origin = note.text().split('\n').next().unwrap_or_default();
         let (origin, log_keys) = self.logs.get_key_value(origin).ok_or(Refusal::UnknownLog)?;
         let has_extensions = note.text().matches('\n').count() > 3;
         let signatures = log_signatures(&note, log_keys, has_extensions)?;
+        let tree = match Checkpoint::parse(note.text()) {
+            Ok(checkpoint) => Tree::Checkpoint(checkpoint),
+            // Well formed and wrong, which has its turn only after the sizes.
+            Err(CheckpointError::EmptyTreeRoot) => Tree::EmptyWithOtherRoot,
+            Err(error) => return Err(Refusal::MalformedCheckpoint(error)),
+        };
         let (old_size, proof) = (request.old_size(), request.proof().to_vec());
         let submission = Submission { origin: origin.clone(), old_size, proof, text: note.text().to_owned(), tree, signatures };
         if old_size > submission.tree_size() { Err(Refusal::OldSizeAboveTreeSize) } else { Ok(submission) }
@@ -123,9 +124,9 @@ impl Witness {
     /// The cosignatures that answer a submission although nothing new is recorded: the recorded ones, if they are of this
     /// very checkpoint and second. So nobody makes a witness write more than once a second without a larger tree.
     ///
-    /// The caller has checked the submission.
-    pub fn repeat(&self, submission: &Submission, recorded: Option<&Record>, now: u64) -> Option<String> {
-        let record = recorded.filter(|record| record.text() == submission.text && record.time() == now)?;
+    /// The caller has checked the submission, and knows that no crash can take `durable` back any more.
+    pub fn repeat(&self, submission: &Submission, durable: Option<&Record>, now: u64) -> Option<String> {
+        let record = durable.filter(|record| record.text() == submission.text && record.time() == now)?;
         // A witness that got another key since has a line to add.
         (record.n_cosignatures() == self.cosigners.len()).then(|| record.cosignatures())
     }
@@ -137,15 +138,20 @@ impl Witness {
     pub fn cosign(&self, submission: &Submission, recorded: Option<&Record>, now: u64) -> Result<Record, Refusal> {
         self.check(submission, recorded)?;
         let Tree::Checkpoint(checkpoint) = &submission.tree else { return Err(Refusal::EmptyTreeRoot) };
-        let earliest = recorded.map_or(EARLIEST_TIME, |record| record.time().max(EARLIEST_TIME));
-        let behind = earliest.saturating_sub(now);
-        if now < EARLIEST_TIME || behind > MAX_CLOCK_STEP {
-            return Err(Refusal::Clock { behind });
-        }
-        let time = now.max(earliest);
+        let time = Self::cosigning_time(recorded, now)?;
         let cosign = |cosigner: &Cosigner| cosigner.key.cosign(checkpoint, time).map_err(Refusal::NotCosignable);
         let cosignatures = self.cosigners.iter().map(cosign).collect::<Result<Vec<_>, _>>()?;
-        Ok(Record::new(checkpoint.clone(), time, submission, cosignatures))
+        Record::new(checkpoint.clone(), time, submission, cosignatures)
+    }
+
+    /// The time for which a cosignature made `now` states that it was made.
+    ///
+    /// # Errors
+    /// [`Refusal::Clock`].
+    pub fn cosigning_time(recorded: Option<&Record>, now: u64) -> Result<u64, Refusal> {
+        let earliest = recorded.map_or(EARLIEST_TIME, |record| record.time().max(EARLIEST_TIME));
+        let behind = earliest.saturating_sub(now);
+        if now < EARLIEST_TIME || behind > MAX_CLOCK_STEP { Err(Refusal::Clock { behind }) } else { Ok(now.max(earliest)) }
     }
 }
 
@@ -158,7 +164,7 @@ pub struct Submission {
     // What was signed, with its last newline.
     text: String,
     tree: Tree,
-    // The lines of the log's keys.
+    // One line for each of the log's keys that signed.
     signatures: Vec<SignatureLine>,
 }
 
@@ -203,19 +209,18 @@ pub enum NewWitnessError {
     },
 }
 
-/// The signature lines of a log's keys on a note, every one of them verified, and at least one.
+/// One signature line for each of a log's keys that signed a note, and at least one. Every line of these keys is verified.
+///
+/// A key can sign a text in as many ways as it likes, and a note holds only so many lines: to keep them all would leave no
+/// room for the witness's own.
 fn log_signatures(note: &Note, keys: &[VerifierKey], has_extensions: bool) -> Result<Vec<SignatureLine>, Refusal> {
-    let mut lines: Vec<SignatureLine> = Vec::new();
+    let mut lines = Vec::new();
     let mut signed = false;
     for key in keys {
         let ml_dsa_44 = key.key_type() == KeyType::MlDsa44;
         match if ml_dsa_44 { note.verify_cosignature(key).map(drop) } else { note.verify(key) } {
             Ok(()) => {
-                for line in note.signatures().iter().filter(|line| line.is_of(key)) {
-                    if !lines.contains(line) {
-                        lines.push(line.clone());
-                    }
-                }
+                lines.extend(note.signatures().iter().find(|line| line.is_of(key)).cloned());
                 // What ML-DSA-44 does not sign, anybody may have added.
                 signed |= !(ml_dsa_44 && has_extensions);
             }

@@ -62,9 +62,14 @@ impl Chain {
 
 static CHAINS: LazyLock<[Chain; 2]> = LazyLock::new(|| [Chain::new(7), Chain::new(8)]);
 
+static CROWD: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| (20..26).map(|seed| Identity::new(seed).evidence().bytes().to_vec()).collect());
+
 /// What somebody does to the log.
 #[derive(Clone, Copy, Debug)]
 enum Event {
+    // Evidence of a key that does nothing else.
+    Crowd(usize),
     Foreign,
     Fork(usize, usize),
     Receipt(usize, usize),
@@ -74,6 +79,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let at = || (0..2_usize, 0..N_RECEIPTS);
     prop_oneof![
+        3 => (0..CROWD.len()).prop_map(Event::Crowd),
         1 => Just(Event::Foreign),
         1 => at().prop_map(|(c, n)| Event::Fork(c, n)),
         8 => at().prop_map(|(c, n)| Event::Receipt(c, n)),
@@ -85,6 +91,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn log(events: &[Event]) -> Vec<Vec<u8>> {
     let enrolment = CHAINS.iter().flat_map(Chain::enrolment);
     let entries = events.iter().map(|event| match *event {
+        Event::Crowd(n) => CROWD[n].clone(),
         Event::Foreign => b"not an entry".to_vec(),
         Event::Fork(c, n) => CHAINS[c].forks[n].bytes().to_vec(),
         Event::Receipt(c, n) => CHAINS[c].receipts[n].bytes().to_vec(),
@@ -110,7 +117,7 @@ fn follow(entries: &[Vec<u8>], limits: &Limits, splits: &[usize]) -> Found {
             }
         });
         if splits.contains(&at) || at + 1 == entries.len() {
-            look_back(entries, &mut ledger, &mut found);
+            look_back(entries, limits, &mut ledger, &mut found);
             let json = serde_json::to_vec(&ledger).expect("a ledger is JSON");
             let restored: Ledger = serde_json::from_slice(&json).expect("what was written is read");
             assert_eq!(restored, ledger);
@@ -120,21 +127,29 @@ fn follow(entries: &[Vec<u8>], limits: &Limits, splits: &[usize]) -> Found {
     for (id, finding, _) in ledger.standing() {
         text(&mut found, id, finding);
     }
+    found.extend(ledger.early().map(|(id, note)| (id, note.to_string())));
+    assert_eq!(ledger.census().unjudged, 0);
     found
 }
 
-fn look_back(entries: &[Vec<u8>], ledger: &mut Ledger, found: &mut Found) {
-    let mut search = Search::new(ledger);
-    for index in search.range() {
-        if search.is_done() {
-            break;
+fn look_back(entries: &[Vec<u8>], limits: &Limits, ledger: &mut Ledger, found: &mut Found) {
+    // Who is found again raises new questions, which raise none.
+    for _ in 0..2 {
+        let mut search = Search::new(ledger);
+        for index in search.range() {
+            if search.is_done() {
+                break;
+            }
+            let entry = usize::try_from(index).expect("a leaf of this test");
+            search.take(index, &entries[entry], ledger);
         }
-        let entry = usize::try_from(index).expect("a leaf of this test");
-        search.take(index, &entries[entry], ledger);
+        search.finish(ledger, limits, NOW, |id, remark| {
+            if let Remark::Finding(finding) = remark {
+                text(found, id, finding);
+            }
+        });
     }
-    for (id, finding) in search.finish(ledger) {
-        text(found, id, finding);
-    }
+    assert!(Search::new(ledger).is_done());
 }
 
 /// What the rules of SPEC §7.3 say of a whole log, written down as plainly as possible.
@@ -256,6 +271,52 @@ fn state_does_not_grow_with_the_chain() {
     // Digits of counters and leaves are all that is added.
     assert!(sizes[3] < sizes[0] + 64, "{sizes:?}");
     assert_eq!(ledger.newest_counter(&chain.provider.id()), Some(63));
+}
+
+#[test]
+fn who_was_crowded_out_is_not_accused() {
+    let (idle, stranger) = (&CHAINS[0], &CHAINS[1]);
+    let follow = |entries: &[Vec<u8>]| {
+        let mut entries = [CHAINS[0].enrolment(), CROWD.clone(), entries.to_vec()].concat();
+        // The search reads what is before the last.
+        entries.push(b"the end".to_vec());
+        follow(&entries, &TIGHT, &[])
+    };
+    let receipts: Vec<Vec<u8>> = idle.receipts.iter().map(|receipt| receipt.bytes().to_vec()).collect();
+    assert_eq!(follow(&receipts), Found::new());
+    // It enrols once more, before or after its first receipts.
+    let again = idle.provider.statement(|statement| statement.build_measurement = Digest([11; 32])).bytes().to_vec();
+    assert_eq!(follow(&[vec![again.clone()], receipts.clone()].concat()), Found::new());
+    assert_eq!(follow(&[receipts[..2].to_vec(), vec![again], receipts[2..].to_vec()].concat()), Found::new());
+    // Those who never enrolled are told from those who did.
+    let first = stranger.receipts[0].bytes().to_vec();
+    let found = follow(std::slice::from_ref(&first));
+    assert!(
+        found.len() == 1 && found.iter().all(|(id, text)| *id == stranger.provider.id() && text.contains("key was not logged"))
+    );
+    let late = follow(&[vec![first], stranger.enrolment()].concat());
+    assert!(late.iter().any(|(id, text)| *id == stranger.provider.id() && text.contains("was not logged before it")), "{late:?}");
+    // And forks are seen, also those that were signed while nobody remembered the key.
+    let found = follow(&[receipts[0].clone(), idle.forks[0].bytes().to_vec()]);
+    assert!(found.iter().any(|(id, text)| *id == idle.provider.id() && text.contains("forked")), "{found:?}");
+}
+
+#[test]
+fn a_look_back_begins_where_the_provider_does() {
+    let chain = &CHAINS[0];
+    let foreign = vec![b"not an entry".to_vec(); 50];
+    let receipts = chain.receipts.iter().map(|receipt| receipt.bytes().to_vec()).collect();
+    let fork = vec![chain.forks[2].bytes().to_vec()];
+    let entries = [foreign.clone(), chain.enrolment(), receipts, foreign, fork].concat();
+    let mut ledger = Ledger::new();
+    for entry in &entries {
+        ledger.take(entry, NOW, &TIGHT, |_, _| ());
+    }
+    let range = Search::new(&ledger).range();
+    assert_eq!(range, 50..entries.len() as u64 - 1);
+    let mut found = Found::new();
+    look_back(&entries, &TIGHT, &mut ledger, &mut found);
+    assert!(found.iter().any(|(_, text)| text.contains("two different receipts number 2")), "{found:?}");
 }
 
 #[test]

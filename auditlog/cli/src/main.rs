@@ -22,6 +22,9 @@ use zeroize::Zeroizing;
 
 use crate::witnesses::{LogWitnesses, WitnessArgs};
 
+/// How long an entry waits at most where every write takes longer, and costs.
+const MAX_DELAY_IN_BUCKET: Duration = Duration::from_secs(1);
+
 /// A transparency log in tiles (C2SP tlog-tiles).
 #[derive(Debug, Parser)]
 #[command(name = "fanlight-log", version)]
@@ -65,24 +68,31 @@ enum Command {
 /// When rounds start, and what may wait for them.
 #[derive(Debug, clap::Args)]
 struct PaceArgs {
-    /// Longest time that an entry waits for a round to start. Longer, a quiet log writes less.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 250)]
-    max_delay: u64,
-    /// Shortest time from the start of one round to that of the next. A store that limits writes of one object, as to one in
-    /// a second, needs that much.
+    /// Longest time that an entry waits for a round to start. Longer, a quiet log writes less, and pays less where writes
+    /// are paid for [default: 250 in a directory, 1000 in a bucket].
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    max_delay: Option<u64>,
+    /// Shortest time from the start of one round to that of the next. A store that takes one write of an object in a second,
+    /// as Cloudflare R2, needs 1000.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     min_period: u64,
     /// Bytes of entries that may wait for a round; more are refused until there is room. A round under way holds as much
     /// again.
     #[arg(long, value_name = "BYTES", default_value_t = 32 * 1024 * 1024)]
-    #[arg(value_parser = clap::value_parser!(u64).range(65_535..))]
+    #[arg(value_parser = clap::value_parser!(u64).range(65_535..=256 * 1024 * 1024))]
     max_pool_bytes: u64,
 }
 
 impl PaceArgs {
-    fn config(&self) -> anyhow::Result<Config> {
+    fn config(&self, store: &Location) -> anyhow::Result<Config> {
+        let max_delay = match (self.max_delay, store) {
+            (Some(millis), _) => Duration::from_millis(millis),
+            (None, Location::Dir(_)) => Config::default().max_delay,
+            (None, _) => MAX_DELAY_IN_BUCKET,
+        };
         Ok(Config {
-            max_delay: Duration::from_millis(self.max_delay),
+            max_delay,
             min_period: Duration::from_millis(self.min_period),
             max_pool_bytes: self.max_pool_bytes.try_into().context("--max-pool-bytes is more than this machine can address")?,
             ..Config::default()
@@ -132,7 +142,12 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .init();
-    let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| runtime.block_on(run(args.command)));
+    let done = tokio::runtime::Runtime::new().map_err(Into::into).and_then(|runtime| {
+        let done = runtime.block_on(run(args.command));
+        // A read of standard input may never return, and nothing waits for it any more.
+        runtime.shutdown_background();
+        done
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -153,7 +168,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             append::run(log, sequencer, entries).await
         }
         Command::Serve { store, pace, witnesses, listen } => {
-            let config = pace.config()?;
+            let config = pace.config(&store.store)?;
             let max_delay = config.max_delay;
             let (log, sequencer, witnesses) = open(&store, config, &witnesses).await?;
             serve::run(log, sequencer, witnesses, max_delay, listen).await
@@ -169,6 +184,9 @@ async fn init(args: &StoreArgs, origin: &str) -> anyhow::Result<()> {
     }
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).context("cannot get random bytes")?;
+    if key.exists() {
+        tracing::warn!(key = %key.display(), "the key is there already and is used; two logs of one origin and key would be a fork");
+    }
     let signer = create_key_file(&key, origin, &seed)?;
     create(&store, &signer).await?;
     // What a log had here that is gone now.

@@ -24,13 +24,14 @@ pub(crate) struct WitnessArgs {
     /// count that in the metrics.
     #[arg(long, value_name = "MODE", value_enum, default_value_t = WitnessMode::Required, requires = "witness_policy")]
     witness_mode: WitnessMode,
-    /// Longest time to wait for all witnesses of a checkpoint.
+    /// Longest time to wait for the witnesses of a checkpoint; once more for those that did not answer lately, where it
+    /// cannot do without them.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000, requires = "witness_policy")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=30_000))]
     witness_timeout: u64,
     /// Time after which a log that does not grow has its cosignatures renewed.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "witness_policy")]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     witness_refresh: u64,
 }
 

@@ -33,6 +33,12 @@ impl State {
         let here = || ResumePoint::new(&self.edge, &self.tally, self.checkpoint.note(), self.checkpoint.checkpoint());
         self.last_point.clone().unwrap_or_else(here)
     }
+
+    /// Takes back every point: one of them lies behind damage, and it is not known which.
+    fn drop_points(&mut self) {
+        let (edge, tally) = (RightEdge::empty(), Tally::default());
+        self.last_point = Some(ResumePoint::new(&edge, &tally, self.checkpoint.note(), self.checkpoint.checkpoint()));
+    }
 }
 
 /// What was read; `None` where damage lies in the way.
@@ -113,9 +119,11 @@ impl<'a, T: TileSource> Judge<'a, T> {
             let problem = Problem::Root { expected, got };
             let bytes = Bytes::copy_from_slice(self.state.checkpoint.note().as_bytes());
             self.state.tally.damage(Damage { key: CHECKPOINT_KEY.to_owned(), problem, bytes: Some(bytes) });
+            self.state.drop_points();
         }
         let n_beyond = self.leftovers.n_beyond(tree_size);
-        Ok(FsckReport { checkpoint: self.state.checkpoint, tally: self.state.tally, n_beyond })
+        let resume_point = self.state.resume_point();
+        Ok(FsckReport { checkpoint: self.state.checkpoint, tally: self.state.tally, n_beyond, resume_point })
     }
 
     /// Compares a tile above the leaves with what the tiles below make; returns the hashes that the tree has there, as
@@ -261,6 +269,7 @@ impl<'a, T: TileSource> Judge<'a, T> {
     /// Blames the tiles below a good one for every hash that they do not lead to, and what they were made of.
     fn blame_below(&mut self, path: TilePath, computed: &[Hash], stored: &[Hash]) {
         let TileContent::Hashes(level @ 1..) = path.content() else { return };
+        self.state.drop_points();
         let first = path.index() * u64::from(TILE_WIDTH);
         for (index, (got, expected)) in (first..).zip(computed.iter().zip(stored)) {
             if got != expected {

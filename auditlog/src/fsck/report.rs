@@ -33,7 +33,8 @@ impl Progress<'_> {
         self.0.tally.n_damaged
     }
 
-    /// Where a later check can go on. It never lies behind damage: what was damaged is checked again.
+    /// Where a later check can go on: not behind damage that is known by now. A bundle and its tile that were replaced
+    /// together are noticed at the tile above only; a check refuses to go on behind those.
     pub fn resume_point(&self) -> ResumePoint {
         self.0.resume_point()
     }
@@ -51,29 +52,32 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn tile(&mut self, bytes: &[u8]) {
-        self.n_tiles += 1;
-        self.n_bytes += bytes.len() as u64;
+        self.add_counts(1, 0, bytes.len() as u64);
     }
 
     pub(crate) fn bundle(&mut self, bytes: &[u8]) {
-        self.n_bundles += 1;
-        self.n_bytes += bytes.len() as u64;
+        self.add_counts(0, 1, bytes.len() as u64);
     }
 
     pub(crate) fn damage(&mut self, damage: Damage) {
-        self.n_damaged += 1;
+        self.n_damaged = self.n_damaged.saturating_add(1);
         if self.damage.len() < MAX_DAMAGE {
             self.damage.push(damage);
         }
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        self.n_tiles += other.n_tiles;
-        self.n_bundles += other.n_bundles;
-        self.n_bytes += other.n_bytes;
-        self.n_damaged += other.n_damaged;
+        self.add_counts(other.n_tiles, other.n_bundles, other.n_bytes);
+        self.n_damaged = self.n_damaged.saturating_add(other.n_damaged);
         self.damage.extend(other.damage);
         self.damage.truncate(MAX_DAMAGE);
+    }
+
+    // A resume point can begin with any counts.
+    fn add_counts(&mut self, n_tiles: u64, n_bundles: u64, n_bytes: u64) {
+        self.n_tiles = self.n_tiles.saturating_add(n_tiles);
+        self.n_bundles = self.n_bundles.saturating_add(n_bundles);
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes);
     }
 }
 
@@ -83,6 +87,7 @@ pub struct FsckReport {
     pub(crate) checkpoint: VerifiedCheckpoint,
     pub(crate) tally: Tally,
     pub(crate) n_beyond: u64,
+    pub(crate) resume_point: ResumePoint,
 }
 
 impl FsckReport {
@@ -124,5 +129,11 @@ impl FsckReport {
     /// All damaged objects.
     pub fn n_damaged(&self) -> u64 {
         self.tally.n_damaged
+    }
+
+    /// Where a later check can go on, which replaces every point noted on the way: before all damage, and at the start of
+    /// the log if the tree does not lead to the checkpoint, or if some was noticed only in the tiles above it.
+    pub fn resume_point(&self) -> &ResumePoint {
+        &self.resume_point
     }
 }

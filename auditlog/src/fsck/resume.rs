@@ -26,8 +26,8 @@ pub const MAX_RESUME_POINT_LEN: usize = MAX_NOTE_LEN + 2 * MAX_LEVELS as usize *
 ///
 /// <checkpoint that they were checked against, verbatim>
 /// ```
-/// It needs no trust for a good result: a wrong edge leads to a wrong root. Who may write to it can leave out damage,
-/// though, as one who has swapped the tiles since could.
+/// It needs no trust for a good result: a point whose edge is not the log's is not used. Who may write to it can leave out
+/// damage, though, as one who has swapped the tiles since could.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
     pub(crate) edge: RightEdge,

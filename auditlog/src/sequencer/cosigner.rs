@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::checkpoint::VerifiedCheckpoint;
 use crate::reader::Reader;
 use crate::store::TileSource;
 
@@ -13,8 +14,30 @@ pub trait Cosigner {
     /// Takes bounded time. An error says that the checkpoint must not be published as it is; the sequencer asks again.
     fn cosign<T: TileSource>(&self, reader: &Reader<T>) -> impl Future<Output = Result<String, NotCosigned>>;
 
+    /// Gathers fresh cosignatures of the reader's checkpoint, which is published with those that it has.
+    ///
+    /// Takes bounded time. After an error the published note stays, and the sequencer asks again soon.
+    fn refresh<T: TileSource>(&self, reader: &Reader<T>) -> impl Future<Output = Result<Refreshed, NotCosigned>> {
+        async { Ok(Refreshed { note: self.cosign(reader).await?, is_complete: true }) }
+    }
+
+    /// Whether a note that is published needs nothing until the next refresh; otherwise it is refreshed soon.
+    fn is_complete(&self, checkpoint: &VerifiedCheckpoint) -> bool {
+        let _ = checkpoint;
+        true
+    }
+
     /// How old the published cosignatures may get before they are gathered anew; `None` where there are none.
     fn refresh_period(&self) -> Option<Duration>;
+}
+
+/// What a refresh brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// The published note, with what is new in place of what is older.
+    pub note: String,
+    /// Whether a quorum cosigned now, as far as it cosigns anything twice; otherwise the sequencer asks again soon.
+    pub is_complete: bool,
 }
 
 /// No quorum cosigned.

@@ -5,17 +5,21 @@
 //! fails is treated like one that fails altogether: entries wait until it is back.
 
 use std::error::Error;
+use std::ops::Range;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::hash::Hash;
 use crate::reader::{ReadError, Reader};
 use crate::store::{LeafIndex, StoreError, TileSource};
+use crate::tile::TILE_WIDTH;
+
+const WIDTH: u64 = TILE_WIDTH as u64;
 
 /// Leaves that go into the index together, 128 KiB of them.
 const CHUNK: usize = 4096;
 
-/// Tiles that are read at the same time to confirm what the index says.
+/// Tiles that are read at the same time, to build the index or to confirm what it says.
 const CONCURRENT_READS: usize = 16;
 
 /// Brings the index up to the reader's tree. One that does not fit the tree is built anew.
@@ -29,11 +33,21 @@ pub(super) async fn catch_up(index: &impl LeafIndex, reader: &Reader<impl TileSo
     }
     while next < size {
         let end = size.min(next + CHUNK as u64);
-        let leaves = stream::iter(next..end).then(|index| reader.leaf(index)).try_collect().await?;
-        index.extend(next, leaves).await?;
+        let tiles = stream::iter(next / WIDTH..end.div_ceil(WIDTH)).map(|tile| leaves_of(reader, tile, next..end));
+        let leaves: Vec<Vec<Hash>> = tiles.buffered(CONCURRENT_READS).try_collect().await?;
+        index.extend(next, leaves.concat()).await?;
         next = end;
     }
     Ok(())
+}
+
+/// The leaves of one tile that are in the range.
+async fn leaves_of(reader: &Reader<impl TileSource>, tile: u64, range: Range<u64>) -> Result<Vec<Hash>, ReadError> {
+    let mut leaves = Vec::new();
+    for index in range.start.max(tile * WIDTH)..range.end.min((tile + 1) * WIDTH) {
+        leaves.push(reader.leaf(index).await?);
+    }
+    Ok(leaves)
 }
 
 /// Whether the index, which covers the leaves before `indexed`, knows the last of them.

@@ -54,6 +54,12 @@ pub struct Stats {
     pub pool_entries: usize,
     /// Bytes waiting for a round.
     pub pool_bytes: usize,
+    /// Entries that wait for a round or are in the one under way, whether or not anybody still waits for the answer.
+    pub unanswered: usize,
+    /// Entries answered: published, or found to be in the log already. While there are unanswered ones, this grows.
+    pub answered: u64,
+    /// When an append that was refused for want of room may be tried again.
+    pub retry_after: Duration,
     /// Rounds published.
     pub rounds: u64,
     /// Rounds that a store failed, or another sequencer took.

@@ -39,7 +39,7 @@ pub(super) fn due(waiting: &Waiting, config: &Config) -> Option<Duration> {
     }
     let at_once = waiting.closing || waiting.whole_tiles() > 0 || waiting.is_half_full(config);
     match waiting.oldest {
-        Some(since) if !at_once => Some(since + config.max_delay),
+        Some(since) if !at_once => Some(since.saturating_add(config.max_delay)),
         _ => Some(Duration::ZERO),
     }
 }

@@ -34,6 +34,9 @@ const BATCH: usize = 64;
 /// Deletions that may wait for a quiet moment.
 const MAX_BACKLOG: usize = 1024;
 
+/// Deletions that are remembered while the store fails them; with more, they are looked for again from the marker on.
+const MAX_DOOMED: usize = 16 * MAX_BACKLOG;
+
 /// What is left to delete.
 #[derive(Debug)]
 pub(super) struct Partials {
@@ -55,11 +58,7 @@ impl Partials {
     pub(super) async fn resume(store: &impl ObjectStore, published: u64) -> Result<Self, StoreError> {
         let text = store.get(MARKER_KEY).await?;
         let marked = text.and_then(|size| parse_decimal(std::str::from_utf8(&size).ok()?)).unwrap_or(0).min(published);
-        let contents = (0..MAX_LEVELS).map(TileContent::Hashes).chain([TileContent::Entries]);
-        // The last one is not full yet: what there is of it already is found with the others.
-        let since = |content| (content, n_full(content, marked)..n_full(content, published) + 1);
-        let exists = |content| partial_of(content, published).is_some() || n_full(content, published) > 0;
-        let unlisted = contents.filter(|content| exists(*content)).map(since).collect();
+        let unlisted = unlisted(marked, published);
         Ok(Self { live: BTreeSet::new(), doomed: VecDeque::new(), unlisted, marked, published, paused: false })
     }
 
@@ -70,6 +69,12 @@ impl Partials {
         self.live.extend(written.into_iter().filter(|path| path.is_partial()));
         let doomed = self.live.extract_if(.., |path| path.index() < n_full(path.content(), tree_size));
         self.doomed.extend(doomed);
+        if self.doomed.len() > MAX_DOOMED {
+            tracing::warn!("partial tiles are not deleted; does the store allow deleting?");
+            self.doomed.clear();
+            self.live.clear();
+            self.unlisted = unlisted(self.marked, tree_size);
+        }
     }
 
     /// Whether there is something to delete or to look for.
@@ -155,6 +160,15 @@ fn n_full(content: TileContent, tree_size: u64) -> u64 {
     }
 }
 
+/// The tiles whose partial ones have to be looked for in a tree that has grown from `marked` to `published` leaves.
+fn unlisted(marked: u64, published: u64) -> Vec<(TileContent, Range<u64>)> {
+    let contents = (0..MAX_LEVELS).map(TileContent::Hashes).chain([TileContent::Entries]);
+    // The last one is not full yet: what there is of it already is found with the others.
+    let since = |content| (content, n_full(content, marked)..n_full(content, published) + 1);
+    let exists = |content| partial_of(content, published).is_some() || n_full(content, published) > 0;
+    contents.filter(|content| exists(*content)).map(since).collect()
+}
+
 /// The partial tile or bundle of a tree of this size.
 fn partial_of(content: TileContent, tree_size: u64) -> Option<TilePath> {
     match content {
@@ -180,4 +194,33 @@ async fn left_of(
     let left: Vec<TilePath> = keys.iter().filter_map(|key| TilePath::parse(key).ok()).filter(is_left).collect();
     let harmless = left.is_empty() || index >= n_full(content, published) || store.get(&full.to_string()).await?.is_some();
     Ok(if harmless { left } else { Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_never_deletes_costs_bounded_memory() {
+        let mut partials = Partials {
+            live: BTreeSet::new(),
+            doomed: VecDeque::new(),
+            unlisted: Vec::new(),
+            marked: 512,
+            published: 512,
+            paused: true,
+        };
+        let mut n_replanned = 0;
+        for tile in 2..100 {
+            let of_tile = |width| [TilePath::hashes(0, tile, width).unwrap(), TilePath::entries(tile, width).unwrap()];
+            let written: Vec<TilePath> = (1..TILE_WIDTH).flat_map(of_tile).collect();
+            partials.published((tile + 1) * u64::from(TILE_WIDTH), &written);
+            assert!(partials.doomed.len() <= MAX_DOOMED && partials.live.is_empty());
+            n_replanned += usize::from(partials.doomed.is_empty());
+        }
+        assert_eq!(n_replanned, 98 / (MAX_DOOMED / 510 + 1));
+        // All that was forgotten is looked for again.
+        let bundles = partials.unlisted.iter().find(|(content, _)| *content == TileContent::Entries).unwrap();
+        assert_eq!(bundles.1.start, 2);
+    }
 }

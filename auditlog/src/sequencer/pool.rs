@@ -160,7 +160,7 @@ impl State {
         self.stamp(now);
         let whole = self.waiting(tree_size).whole_tiles();
         let oldest_of_rest = self.pool.get(whole).and_then(|pending| pending.since);
-        let rest_is_due = oldest_of_rest.is_some_and(|since| since + config.max_delay <= now);
+        let rest_is_due = oldest_of_rest.is_some_and(|since| since.saturating_add(config.max_delay) <= now);
         let n = if whole == 0 || self.is_closing() || rest_is_due { self.pool.len() } else { whole };
         let round: Vec<Pending> = self.pool.drain(..n).collect();
         self.pool_bytes = self.pool.iter().map(|pending| pending.entry.len()).sum();
@@ -221,6 +221,7 @@ impl State {
 
     fn answer(&mut self, leaf: &Hash, answer: impl Fn() -> Answer) {
         let waiters = self.waiting.remove(leaf).unwrap_or_default();
+        self.stats.answered += 1;
         self.n_waiting -= waiters.len();
         for waiter in waiters {
             // Whoever stopped waiting needs no answer.
@@ -264,6 +265,14 @@ impl State {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        Stats { tree_size: self.checkpoint.tree_size(), pool_entries: self.pool.len(), pool_bytes: self.pool_bytes, ..self.stats }
+        Stats {
+            tree_size: self.checkpoint.tree_size(),
+            pool_entries: self.pool.len(),
+            pool_bytes: self.pool_bytes,
+            // Each of them has its waiters here, also those who left.
+            unanswered: self.waiting.len(),
+            retry_after: self.retry_after,
+            ..self.stats
+        }
     }
 }

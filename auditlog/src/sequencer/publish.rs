@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::checkpoint::VerifiedCheckpoint;
 use crate::reader::Reader;
 use crate::sequencer::run::{Interrupted, Retries, pause};
-use crate::sequencer::{Cosigner, Sequencer, Timer, staging};
+use crate::sequencer::{Cosigner, NotCosigned, Sequencer, Timer, staging};
 use crate::store::{CHECKPOINT_KEY, LeafIndex, Lock, ObjectStore};
 
 /// After a refresh without quorum, when witnesses are asked again at the latest.
@@ -50,38 +50,54 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
             Err(error) => return Err(Interrupted::MaybeCommitted(Some(error))),
         }
         self.public = Some(note);
-        self.refresh_at = self.cosigner.refresh_period().map(|period| timer.now() + period);
+        self.refresh_after(self.cosigner.is_complete(checkpoint), timer);
         Ok(())
     }
 
-    /// Returns with the published checkpoint under fresh cosignatures, some time after they were last gathered.
+    /// Sets when the published checkpoint is refreshed: soon, where something is missing.
+    pub(super) fn refresh_after(&mut self, is_complete: bool, timer: &impl Timer) {
+        let period = self.cosigner.refresh_period();
+        let wait = if is_complete { period } else { period.map(|period| period.min(REFRESH_RETRY)) };
+        self.refresh_at = wait.map(|wait| timer.now().saturating_add(wait));
+    }
+
+    /// Returns with the published checkpoint under fresh cosignatures, some time after they were last gathered, and whether they are
+    /// all that it needs.
     ///
     /// Nothing is lost when the future is dropped.
-    pub(super) async fn refreshed(&mut self, timer: &impl Timer) -> VerifiedCheckpoint {
+    pub(super) async fn refreshed(&mut self, timer: &impl Timer) -> (VerifiedCheckpoint, bool) {
         loop {
-            let (Some(at), Some(period)) = (self.refresh_at, self.cosigner.refresh_period()) else {
-                return std::future::pending().await;
-            };
+            let Some(at) = self.refresh_at else { return std::future::pending().await };
             timer.sleep(at.saturating_sub(timer.now())).await;
             let published = self.shared.state().checkpoint();
-            let wait = match self.cosign(VerifiedCheckpoint::clone(&published)).await {
-                Some(cosigned) if cosigned.note() != published.note() => return cosigned,
-                Some(_) => period,
-                None => period.min(REFRESH_RETRY),
-            };
-            self.refresh_at = Some(timer.now() + wait);
+            let reader = self.reader_of(VerifiedCheckpoint::clone(&published));
+            let refreshed = self.cosigner.refresh(&reader).await;
+            let is_complete = refreshed.as_ref().is_ok_and(|refreshed| refreshed.is_complete);
+            let refreshed = self.admitted(&published, refreshed.map(|refreshed| refreshed.note));
+            drop(reader);
+            let is_complete = is_complete && refreshed.is_some();
+            match refreshed {
+                Some(refreshed) if refreshed.note() != published.note() => return (refreshed, is_complete),
+                _ => self.refresh_after(is_complete, timer),
+            }
         }
     }
 
     /// The checkpoint, which is the lock's, with the cosignatures that its publication needs.
     async fn cosign(&self, checkpoint: VerifiedCheckpoint) -> Option<VerifiedCheckpoint> {
-        let reader = Reader::with_edge(&self.shared.store, checkpoint, self.head.tree.edge());
-        let cosigned = match self.cosigner.cosign(&reader).await {
-            Ok(note) => VerifiedCheckpoint::verify(note.as_bytes(), &self.shared.log_key).ok(),
-            Err(_) => None,
-        };
-        // Whatever a cosigner returns, nothing but this checkpoint is published.
-        let cosigned = cosigned.filter(|cosigned| cosigned.checkpoint() == reader.checkpoint().checkpoint());
+        let reader = self.reader_of(checkpoint);
+        let cosigned = self.cosigner.cosign(&reader).await;
+        self.admitted(reader.checkpoint(), cosigned)
+    }
+
+    fn reader_of(&self, checkpoint: VerifiedCheckpoint) -> Reader<&S> {
+        Reader::with_edge(&self.shared.store, checkpoint, self.head.tree.edge())
+    }
+
+    /// Whatever a cosigner returns, nothing but the checkpoint that it was asked about is published.
+    fn admitted(&self, asked: &VerifiedCheckpoint, note: Result<String, NotCosigned>) -> Option<VerifiedCheckpoint> {
+        let cosigned = note.ok().and_then(|note| VerifiedCheckpoint::verify(note.as_bytes(), &self.shared.log_key).ok());
+        let cosigned = cosigned.filter(|cosigned| cosigned.checkpoint() == asked.checkpoint());
         if cosigned.is_none() {
             self.shared.state().stats_mut().not_cosigned += 1;
             tracing::warn!("checkpoint not cosigned, the witnesses are asked again");

@@ -115,12 +115,12 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
                 Either::Left(Turn::Close) => break,
                 Either::Left(Turn::Round) => {
                     let start = timer.now();
-                    not_before = start + shared.config.min_period;
+                    not_before = start.saturating_add(shared.config.min_period);
                     let done = stamping(&shared, &timer, self.round(&timer)).await;
-                    shared.state().set_retry_after(timer.now().saturating_sub(start) + shared.config.min_period);
+                    shared.state().set_retry_after(timer.now().saturating_sub(start).saturating_add(shared.config.min_period));
                     done
                 }
-                Either::Right(refreshed) => self.republish(refreshed, &timer).await,
+                Either::Right((refreshed, is_complete)) => self.republish(refreshed, is_complete, &timer).await,
             };
             self.recover_from(done, &mut retries, &timer).await?;
         }
@@ -157,6 +157,7 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
             match error {
                 Some(error) if retries.are_hopeless(&self.shared) => return Err(SequencerError::Store(error)),
                 Some(error) => tracing::warn!(error = &error as &dyn Error, is_committed, "round not finished, trying again"),
+                None if retries.are_hopeless(&self.shared) => return Err(SequencerError::Contended),
                 None => tracing::warn!("another sequencer went on with the log, reloading it"),
             }
             // Its own entries wait for the next round, or for what a reload says about them.
@@ -191,8 +192,14 @@ impl<S: ObjectStore + Lock + LeafIndex, C: Cosigner> Sequencer<S, C> {
         Ok(())
     }
 
-    async fn republish(&mut self, refreshed: VerifiedCheckpoint, timer: &impl Timer) -> Result<(), Interrupted> {
+    async fn republish(
+        &mut self,
+        refreshed: VerifiedCheckpoint,
+        is_complete: bool,
+        timer: &impl Timer,
+    ) -> Result<(), Interrupted> {
         self.put_checkpoint(&refreshed, timer).await?;
+        self.refresh_after(is_complete, timer);
         let mut state = self.shared.state();
         state.stats_mut().refreshed += 1;
         state.reload(refreshed);
@@ -249,7 +256,7 @@ async fn stamp<S>(shared: &Shared<S>, timer: &impl Timer) -> Infallible {
 
 /// Waits before the next attempt, and says so to whom the pool has no room for.
 pub(super) async fn pause<S>(shared: &Shared<S>, timer: &impl Timer, delay: Duration) {
-    shared.state().set_retry_after(delay + shared.config.min_period);
+    shared.state().set_retry_after(delay.saturating_add(shared.config.min_period));
     let closing = pin!(async {
         loop {
             let work = shared.work.notified();
@@ -314,6 +321,10 @@ impl From<OpenError> for Interrupted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SequencerError {
+    /// Swaps of the lock kept failing while the log was being closed: another sequencer is always quicker, or the store
+    /// takes no conditional write.
+    #[error("the log was always found changed while it closes; is another writer busy, or does the store change ETags?")]
+    Contended,
     /// The log is not what the sequencer knows it to be, and must not grow further.
     #[error("log cannot go on")]
     Halted(#[from] OpenError),

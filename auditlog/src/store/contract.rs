@@ -12,6 +12,9 @@ use crate::store::{CHECKPOINT_KEY, Lock, LockToken, ObjectStore, PutNew, StoreEr
 /// Writers in each race.
 const RACERS: u8 = 50;
 
+/// Partial tiles that take turns.
+const TURNS: u8 = 20;
+
 /// Objects of one listing: more than the thousand that a page of an object store has.
 const LISTED: usize = 1100;
 
@@ -21,7 +24,7 @@ const CONCURRENT_WRITES: usize = 16;
 /// What [`check_contract`] also tries, where it costs more than moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Effort {
-    /// Nothing: some 200 requests.
+    /// Nothing: some 600 requests.
     #[default]
     Quick,
     /// A listing of more than a page, and the longest bundle.
@@ -90,6 +93,16 @@ async fn deletion(store: &impl ObjectStore) -> Result<(), ContractViolation> {
     store.delete(key).await?;
     holds("a deleted key is free", store.put_new(key, Bytes::from_static(b"2")).await? == PutNew::Created)?;
     store.delete(key).await?;
+    // A store may drop what holds partial tiles with the last of them, while another one comes.
+    for width in 1..=TURNS {
+        let (old, new) = (format!("private/002.p/{width}"), format!("private/002.p/{}", width + 1));
+        store.put_new(&old, Bytes::from_static(b"x")).await?;
+        let (deleted, put) = future::join(store.delete(&old), store.put_new(&new, Bytes::from_static(b"x"))).await;
+        deleted?;
+        holds("a deletion keeps nothing from being created beside it", put? == PutNew::Created)?;
+        holds("a deletion takes nothing beside it away", store.get(&new).await?.is_some())?;
+        store.delete(&new).await?;
+    }
     Ok(())
 }
 
@@ -142,6 +155,22 @@ async fn races(store: &(impl ObjectStore + Lock)) -> Result<(), ContractViolatio
     }
     holds("of put_new at the same time one creates", winners.len() == 1)?;
     holds("the object is the winner's", store.get("tile/0/001").await? == winners.first().map(|n| racer(*n)))?;
+
+    let key = "private/x/raced";
+    for previous in [None, Some(Bytes::from_static(b"previous"))] {
+        if let Some(previous) = &previous {
+            store.put(key, previous.clone()).await?;
+        }
+        let puts = future::join_all((0..RACERS).map(|n| store.put_over(key, previous.as_ref(), racer(n)))).await;
+        let mut winners = Vec::new();
+        for (n, put) in (0..RACERS).zip(puts) {
+            if put? {
+                winners.push(n);
+            }
+        }
+        holds("of put_over at the same time one writes", winners.len() == 1)?;
+        holds("what it wrote stays", store.get(key).await? == winners.first().map(|n| racer(*n)))?;
+    }
 
     let current = loaded(store).await?.token;
     let swaps = future::join_all((0..RACERS).map(|n| store.swap(&current, racer(n)))).await;

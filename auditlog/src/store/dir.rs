@@ -21,9 +21,10 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use crate::hash::{Hash, sha256};
+use crate::http::read_path;
 use crate::store::disk_index::{DiskIndex, OpenIndexError};
 use crate::store::{LeafIndex, Lock, LockToken, Locked, ObjectStore, PutNew, StoreError, Swap, TileSource};
-use files::{Inner, TMP_DIR, Writer, read_file, set_mode};
+use files::{Inner, TMP_DIR, Writer, create_durable_dir, read_at_most, read_file, set_mode};
 
 /// The file that holds the lock's value.
 const LOCK_FILE: &str = "private/lock";
@@ -51,12 +52,14 @@ impl DirStore {
 
     /// Opens a directory for writing and creates it if it is missing. Only one process may hold it so.
     ///
+    /// It must be on a local file system: over a network, flock(2) may keep nobody out, and two writers fork the log.
+    ///
     /// Blocks on the file system for a moment: meant for start-up.
     pub fn open_writer(root: impl Into<PathBuf>) -> Result<Self, OpenDirError> {
         let root = root.into();
         let io = |source| OpenDirError::Io { source };
         let private = root.join("private");
-        fs::create_dir_all(&private).map_err(io)?;
+        create_durable_dir(&root).and_then(|()| create_durable_dir(&private)).map_err(io)?;
         set_mode(&private, 0o700).map_err(io)?;
         let path = root.join(WRITER_FILE);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io)?;
@@ -137,7 +140,10 @@ pub enum OpenDirError {
 impl TileSource for DirStore {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         let key = key.to_owned();
-        self.blocking("get", move |inner| read_file(&inner.path(&key)?)).await
+        // A longer object is cut one byte after the longest that it can be, so that it fails its check. What is private
+        // is the writer's own.
+        let limit = read_path(&key).map_or(usize::MAX, |public| public.max_len + 1);
+        self.blocking("get", move |inner| read_at_most(&inner.path(&key)?, limit)).await
     }
 }
 
@@ -149,17 +155,32 @@ impl ObjectStore for DirStore {
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         let key = key.to_owned();
-        self.blocking("put", move |inner| inner.replace(&inner.path(&key)?, &bytes)).await
+        self.blocking("put", move |inner| {
+            let _one_at_a_time = inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.replace(&inner.path(&key)?, &bytes)
+        })
+        .await
+    }
+
+    async fn put_over(&self, key: &str, previous: Option<&Bytes>, bytes: Bytes) -> Result<bool, StoreError> {
+        let (key, previous) = (key.to_owned(), previous.cloned());
+        self.blocking("put_over", move |inner| {
+            let path = inner.path(&key)?;
+            let Some(previous) = previous else { return Ok(inner.write_new(&path, &bytes)? == PutNew::Created) };
+            let _one_at_a_time = inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+            if read_file(&path)? != Some(previous) {
+                return Ok(false);
+            }
+            inner.replace(&path, &bytes).map(|()| true)
+        })
+        .await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let key = key.to_owned();
         self.blocking("delete", move |inner| {
-            inner.check_writer()?;
-            match fs::remove_file(inner.path(&key)?) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
+            let _one_at_a_time = inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.remove(&inner.path(&key)?)
         })
         .await
     }

@@ -18,6 +18,7 @@ mod page;
 mod shard;
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher as _;
@@ -36,6 +37,8 @@ const SHARDS: usize = 1 << SHARD_BITS;
 
 const SHARD_BITS: u32 = 6;
 
+const META_FILE: &str = "meta";
+
 /// An index in a directory of its own. Clones share it; the last one to go closes it.
 #[derive(Clone, Debug)]
 pub struct DiskIndex {
@@ -52,15 +55,21 @@ struct Table {
 }
 
 impl DiskIndex {
-    /// Opens the index in `dir`, which is created if it is missing. One that is damaged is emptied.
+    /// Opens the index in `dir`, which is created if it is missing. One that is damaged is emptied. A directory of
+    /// anything else is refused, and files in an index's directory that are not its own stay.
     ///
     /// Blocks on the file system for a moment: meant for start-up.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, OpenIndexError> {
         let dir = dir.into();
         let io = |source| OpenIndexError::Io { dir: dir.clone(), source };
         fs::create_dir_all(&dir).map_err(io)?;
-        let path = dir.join("meta");
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(io)?;
+        let contents = Contents::of(&dir).map_err(io)?;
+        let mut options = OpenOptions::new();
+        options.create(!contents.has_foreign).truncate(false).read(true).write(true);
+        let file = match options.open(dir.join(META_FILE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(OpenIndexError::Foreign { dir }),
+            file => file.map_err(io)?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenIndexError::Locked { dir }),
@@ -69,17 +78,21 @@ impl DiskIndex {
         let mut bytes = Vec::new();
         (&file).take(META_LEN as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
 
+        let written = Meta::parse(&bytes);
+        if written.is_none() && (contents.has_foreign || !(contents.has_tables || Meta::is_unwritten(&bytes))) {
+            return Err(OpenIndexError::Foreign { dir });
+        }
         let shards = std::array::from_fn(|_| None);
         // Some number that outsiders cannot know; it only keeps the tables even.
         let salt = RandomState::new().hash_one(dir.as_path());
         let mut table = Table { dir: dir.clone(), file, meta: Meta::empty(0, salt), shards };
-        match Meta::parse(&bytes).filter(Meta::is_whole) {
+        match written.filter(Meta::is_whole) {
             Some(meta) => table.meta = meta,
             // Whatever stands in its files must not be taken for the new index's.
-            None => table.remove_strangers().map_err(io)?,
+            None => table.remove_stale().map_err(io)?,
         }
         table.open_shards().or_else(|_| table.clear()).map_err(io)?;
-        table.remove_strangers().map_err(io)?;
+        table.remove_stale().map_err(io)?;
         // From here on it counts as written to: after a crash of the machine nothing in it is believed.
         let opened = Meta { closed: false, boot: Boot::current(), ..table.meta.clone() };
         table.write_meta(opened).and_then(|()| table.file.sync_all()).map_err(io)?;
@@ -163,7 +176,7 @@ impl Table {
     fn clear(&mut self) -> io::Result<()> {
         self.write_meta(Meta::empty(self.meta.generation.wrapping_add(1), self.meta.salt))?;
         self.shards = std::array::from_fn(|_| None);
-        self.remove_strangers()
+        self.remove_stale()
     }
 
     fn open_shards(&mut self) -> io::Result<()> {
@@ -180,13 +193,13 @@ impl Table {
         Ok(())
     }
 
-    /// Removes the files of earlier generations, and tables that were about to double.
-    fn remove_strangers(&self) -> io::Result<()> {
+    /// Removes the tables of earlier generations, and those that were about to double. Other files are not the index's.
+    fn remove_stale(&self) -> io::Result<()> {
         let ours = |path: &Path| (0..SHARDS).any(|n| self.shards[n].is_some() && path == shard_path(&self.dir, &self.meta, n));
         for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if !path.ends_with("meta") && !ours(&path) {
-                fs::remove_file(path)?;
+            let entry = entry?;
+            if is_table(&entry.file_name()) && !ours(&entry.path()) {
+                fs::remove_file(entry.path())?;
             }
         }
         Ok(())
@@ -231,10 +244,43 @@ fn shard_path(dir: &Path, meta: &Meta, number: usize) -> PathBuf {
     dir.join(format!("{}-{number:02x}", meta.generation))
 }
 
+/// Whether a file is called what a table is: `GENERATION-NUMBER`, with `.new` while it doubles.
+fn is_table(name: &OsStr) -> bool {
+    let Some((generation, number)) = name.to_str().and_then(|name| name.split_once('-')) else { return false };
+    let number = number.strip_suffix(".new").unwrap_or(number);
+    let (decimal, hex) = (|b: u8| b.is_ascii_digit(), |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    !generation.is_empty() && generation.bytes().all(decimal) && number.len() == 2 && number.bytes().all(hex)
+}
+
+/// What is in a directory beside `meta`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Contents {
+    has_foreign: bool,
+    has_tables: bool,
+}
+
+impl Contents {
+    fn of(dir: &Path) -> io::Result<Self> {
+        let mut contents = Self::default();
+        for entry in fs::read_dir(dir)? {
+            let name = entry?.file_name();
+            contents.has_tables |= is_table(&name);
+            contents.has_foreign |= !is_table(&name) && name != META_FILE;
+        }
+        Ok(contents)
+    }
+}
+
 /// Why an index was not opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenIndexError {
+    /// The directory holds other files and no index, which would write among them.
+    #[error("{} holds other files than those of an index; move them away, or name an empty directory for it", dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The file system refused.
     #[error("cannot use the index directory {}", dir.display())]
     Io {

@@ -20,6 +20,11 @@ pub(crate) async fn probe(store: &(impl ObjectStore + Lock), locked: &Locked) ->
     if !honoured {
         return Err(ProbeError::PutNewIgnored);
     }
+    // In place of itself: whoever else starts at the same time finds the same.
+    let current = Bytes::from_static(if found[1] == PutNew::ExistsSame { b"b" } else { b"a" });
+    if !store.put_over(PROBE_KEY, Some(&current), current.clone()).await? {
+        return Err(ProbeError::SwapRefused);
+    }
     // The same value goes in, so a store that wrongly takes it has done no harm.
     let stale = LockToken(Bytes::from_static(b"stale"));
     match store.swap(&stale, locked.bytes.clone()).await {
@@ -48,4 +53,10 @@ pub enum ProbeError {
          where conditional writes work, such as Amazon S3, Cloudflare R2 or a directory"
     )]
     SwapIgnored,
+    /// A conditional write was refused though its condition holds.
+    #[error(
+        "this store refuses to write over a value that has not changed (its If-Match never matches), so no round would ever \
+         end; reach it without a proxy or cache in between, or keep the log elsewhere"
+    )]
+    SwapRefused,
 }

@@ -2,11 +2,15 @@
 //!
 //! All witnesses are asked at the same time. Once their quorum is there, the others get a moment more; a witness that did
 //! not answer is left alone for a while, so that it does not cost every round that moment.
+//!
+//! What one attempt gathers is kept for the next one at the same checkpoint, for some witnesses cosign a size only once.
+//! It is kept in memory: where an answer is lost, or the process restarts before a quorum is there, witnesses have to
+//! cosign the same checkpoint again, as the specification tells them to.
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,10 +18,10 @@ use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 
 use crate::checkpoint::VerifiedCheckpoint;
-use crate::note::VerifierKey;
+use crate::note::{Note, SignatureLine, VerifierKey};
 use crate::policy::Policy;
 use crate::reader::Reader;
-use crate::sequencer::{Cosigner, NotCosigned, Timer, Unwitnessed};
+use crate::sequencer::{Cosigner, NotCosigned, Refreshed, Timer, Unwitnessed};
 use crate::store::TileSource;
 use crate::witness::submit::{Answered, Post, Unsigned, Witness, WitnessReport};
 
@@ -71,6 +75,8 @@ struct Shared<P, T> {
     // Seconds since 1970.
     clock: fn() -> u64,
     without_quorum: AtomicU64,
+    // The checkpoint that was cosigned last, with the lines gathered so far. Never held across an await.
+    kept: Mutex<Option<VerifiedCheckpoint>>,
 }
 
 impl<P: Post, T: Timer> Witnesses<P, T> {
@@ -100,7 +106,8 @@ impl<P: Post, T: Timer> Witnesses<P, T> {
             return Err(WitnessesError::NoQuorum);
         }
         let without_quorum = AtomicU64::new(0);
-        Ok(Self { shared: Arc::new(Shared { policy, witnesses, settings, post, timer, clock, without_quorum }) })
+        let kept = Mutex::new(None);
+        Ok(Self { shared: Arc::new(Shared { policy, witnesses, settings, post, timer, clock, without_quorum, kept }) })
     }
 }
 
@@ -119,14 +126,13 @@ impl<P, T> Witnesses<P, T> {
 impl<P: Post, T: Timer> Cosigner for Witnesses<P, T> {
     async fn cosign<S: TileSource>(&self, reader: &Reader<S>) -> Result<String, NotCosigned> {
         let Shared { policy, witnesses, settings, timer, without_quorum, .. } = &*self.shared;
-        let mut checkpoint = reader.checkpoint().clone();
         let now = timer.now();
         let (resting, ready): (Vec<_>, Vec<_>) = witnesses.iter().partition(|witness| witness.rests(now));
-        self.shared.gather(&ready, reader, &mut checkpoint).await;
-        if settings.mode == Mode::Required && !policy.quorum_met(&checkpoint) {
-            // Nothing goes without them, so they are not spared.
-            self.shared.gather(&resting, reader, &mut checkpoint).await;
-        }
+        // Where nothing goes without them, they are not spared.
+        let reserve = if settings.mode == Mode::Required { resting } else { Vec::new() };
+        let mut gathered = Gathered::of(self.shared.kept_of(reader.checkpoint()));
+        self.shared.gather(ready, reserve, true, reader, &mut gathered).await;
+        let checkpoint = gathered.checkpoint;
         match (policy.quorum_met(&checkpoint), settings.mode) {
             (true, _) => {}
             (false, Mode::Required) => return Err(NotCosigned),
@@ -136,6 +142,19 @@ impl<P: Post, T: Timer> Cosigner for Witnesses<P, T> {
             }
         }
         Ok(checkpoint.note().to_owned())
+    }
+
+    async fn refresh<S: TileSource>(&self, reader: &Reader<S>) -> Result<Refreshed, NotCosigned> {
+        let mut gathered = Gathered::of(reader.checkpoint().clone());
+        // Nobody waits, and everyone is asked: cosignatures of those who rest get old, too.
+        self.shared.gather(self.shared.witnesses.iter().collect(), Vec::new(), false, reader, &mut gathered).await;
+        let note = gathered.checkpoint.note().to_owned();
+        let is_complete = self.shared.policy.quorum_met(&gathered.fresh(reader.checkpoint()));
+        Ok(Refreshed { note, is_complete })
+    }
+
+    fn is_complete(&self, checkpoint: &VerifiedCheckpoint) -> bool {
+        self.shared.policy.quorum_met(checkpoint)
     }
 
     fn refresh_period(&self) -> Option<Duration> {
@@ -152,47 +171,118 @@ impl<C: Cosigner> Cosigner for Option<C> {
         }
     }
 
+    async fn refresh<S: TileSource>(&self, reader: &Reader<S>) -> Result<Refreshed, NotCosigned> {
+        match self {
+            Some(cosigner) => cosigner.refresh(reader).await,
+            None => Unwitnessed.refresh(reader).await,
+        }
+    }
+
+    fn is_complete(&self, checkpoint: &VerifiedCheckpoint) -> bool {
+        self.as_ref().is_none_or(|cosigner| cosigner.is_complete(checkpoint))
+    }
+
     fn refresh_period(&self) -> Option<Duration> {
         self.as_ref().and_then(Cosigner::refresh_period)
     }
 }
 
+/// What an attempt has brought so far.
+struct Gathered<'a> {
+    /// With all lines that there are.
+    checkpoint: VerifiedCheckpoint,
+    lines: Vec<SignatureLine>,
+    /// Those who have nothing newer to give.
+    only_once: Vec<&'a Witness>,
+}
+
+impl Gathered<'_> {
+    fn of(checkpoint: VerifiedCheckpoint) -> Self {
+        Self { checkpoint, lines: Vec::new(), only_once: Vec::new() }
+    }
+
+    /// The published checkpoint without the cosignatures that could be newer and are not.
+    fn fresh(self, published: &VerifiedCheckpoint) -> VerifiedCheckpoint {
+        let old = Note::parse(published.note().as_bytes()).map(|note| note.signatures().to_vec()).unwrap_or_default();
+        let still_good = old.into_iter().filter(|line| self.only_once.iter().any(|witness| witness.has_signed(line)));
+        published.without_cosignatures().with_cosignatures(still_good.chain(self.lines)).unwrap_or(self.checkpoint)
+    }
+}
+
 impl<P: Post, T: Timer> Shared<P, T> {
-    /// Asks witnesses, and adds what they sign to the checkpoint.
-    async fn gather(&self, witnesses: &[&Witness], reader: &Reader<impl TileSource>, checkpoint: &mut VerifiedCheckpoint) {
+    /// Asks `witnesses`, and adds what they sign. Those in `reserve` are asked when it turns out, or half of the time has
+    /// shown, that there is no quorum without them. Whoever `hurries` waits only a moment more once there is one.
+    async fn gather<'a>(
+        &self,
+        witnesses: Vec<&'a Witness>,
+        mut reserve: Vec<&'a Witness>,
+        mut hurries: bool,
+        reader: &Reader<impl TileSource>,
+        gathered: &mut Gathered<'a>,
+    ) {
         let Settings { timeout, grace, .. } = self.settings;
-        let (start, time) = (self.timer.now(), (self.clock)());
-        // Where only the time of cosignatures is renewed, nobody waits, and the slow ones can have all of it.
-        let mut hurries = !self.policy.quorum_met(checkpoint);
-        let asking = witnesses.iter().map(|&witness| async move { (witness, witness.ask(&self.post, reader, time).await) });
-        let mut asking: FuturesUnordered<_> = asking.collect();
-        let mut late: Vec<&Witness> = witnesses.to_vec();
-        let mut deadline = pin!(self.timer.sleep(timeout));
+        let time = (self.clock)();
+        let mut end = self.timer.now().saturating_add(timeout);
+        let until = |end: Duration| self.timer.sleep(end.saturating_sub(self.timer.now()));
+        let ask = |witness: &'a Witness| async move { (witness, witness.ask(&self.post, reader, time).await) };
+        let mut asking: FuturesUnordered<_> = witnesses.iter().map(|&witness| ask(witness)).collect();
+        let mut late = witnesses;
+        let mut alarm = pin!(self.timer.sleep(if reserve.is_empty() { timeout } else { timeout / 2 }));
         loop {
-            let (witness, outcome) = match select(asking.next(), deadline.as_mut()).await {
-                Either::Left((Some(answered), _)) => answered,
-                Either::Left((None, _)) | Either::Right(_) => break,
-            };
-            late.retain(|other| !std::ptr::eq(*other, witness));
-            self.conclude(witness, outcome, checkpoint);
-            if hurries && self.policy.quorum_met(checkpoint) {
+            if hurries && self.policy.quorum_met(&gathered.checkpoint) {
                 hurries = false;
-                let left = timeout.saturating_sub(self.timer.now().saturating_sub(start));
-                deadline.set(self.timer.sleep(grace.min(left)));
+                reserve.clear();
+                end = end.min(self.timer.now().saturating_add(grace));
+                alarm.set(until(end));
+            }
+            match select(asking.next(), alarm.as_mut()).await {
+                Either::Left((Some((witness, outcome)), _)) => {
+                    late.retain(|other| !std::ptr::eq(*other, witness));
+                    self.conclude(witness, outcome, gathered);
+                }
+                Either::Left((None, _)) | Either::Right(_) if !reserve.is_empty() => {
+                    asking.extend(reserve.iter().map(|&witness| ask(witness)));
+                    late.append(&mut reserve);
+                    alarm.set(until(end));
+                }
+                Either::Left((None, _)) | Either::Right(_) => break,
             }
         }
         for witness in late {
-            self.conclude(witness, Err(Unsigned::TimedOut), checkpoint);
+            self.conclude(witness, Err(Unsigned::TimedOut), gathered);
         }
     }
 
-    fn conclude(&self, witness: &Witness, outcome: Answered, checkpoint: &mut VerifiedCheckpoint) {
+    fn conclude<'a>(&self, witness: &'a Witness, outcome: Answered, gathered: &mut Gathered<'a>) {
         witness.count(outcome.as_ref().map(|_| ()), self.timer.now());
-        match outcome.map(|lines| checkpoint.with_cosignatures(lines)) {
-            Ok(Ok(cosigned)) => *checkpoint = cosigned,
-            Ok(Err(error)) => tracing::warn!(%error, "cosignature left out"),
-            Err(error) => witness.log(&error),
+        let lines = match outcome {
+            Ok(lines) => lines,
+            Err(error) => {
+                witness.log(&error);
+                gathered.only_once.extend(matches!(error, Unsigned::OnlyOnce).then_some(witness));
+                return;
+            }
+        };
+        match gathered.checkpoint.with_cosignatures(lines.clone()) {
+            Ok(cosigned) => {
+                gathered.lines.extend(lines);
+                gathered.checkpoint = cosigned.clone();
+                *self.kept() = Some(cosigned);
+            }
+            Err(error) => tracing::warn!(%error, "cosignature left out"),
         }
+    }
+
+    /// The checkpoint with what was gathered for it before.
+    fn kept_of(&self, checkpoint: &VerifiedCheckpoint) -> VerifiedCheckpoint {
+        let kept = self.kept().clone();
+        kept.filter(|kept| kept.checkpoint() == checkpoint.checkpoint()).unwrap_or_else(|| checkpoint.clone())
+    }
+}
+
+impl<P, T> Shared<P, T> {
+    fn kept(&self) -> MutexGuard<'_, Option<VerifiedCheckpoint>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,17 +1,12 @@
 //! Submitting over HTTP with `reqwest`.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, redirect};
 
 use crate::witness::submit::{Answer, MAX_ANSWER_LEN, Post, PostError};
 
-/// Longest time for one request, for callers that would wait for ever.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A client that keeps a connection to each witness.
+/// A client that keeps a connection to each witness. How long it waits is up to who polls it.
 #[derive(Clone, Debug)]
 pub struct HttpPost {
     client: Client,
@@ -23,7 +18,6 @@ impl HttpPost {
         // An error says that the process has a provider already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .timeout(REQUEST_TIMEOUT)
             .redirect(redirect::Policy::none())
             .user_agent(concat!("fanlight-log/", env!("CARGO_PKG_VERSION")))
             .build()

@@ -99,8 +99,8 @@ pub(super) enum Unsigned {
     OnlyOnce,
     #[error("the witness refused with status {status}")]
     Refused { status: u16 },
-    #[error("the cosignature is not of now: its time is {time}")]
-    Replayed { time: u64 },
+    #[error("the cosignature is of {time}, and this machine's clock says {clock}: one of the two clocks is wrong, or it is old")]
+    Replayed { time: u64, clock: u64 },
     #[error("the tree's own tiles were not read")]
     Tiles(#[from] ReadError),
     #[error("no answer in time")]
@@ -147,6 +147,10 @@ impl Witness {
 
     pub(super) fn add_key(&mut self, key: VerifierKey) {
         self.keys.push(key);
+    }
+
+    pub(super) fn has_signed(&self, line: &SignatureLine) -> bool {
+        self.keys.iter().any(|key| line.is_of(key))
     }
 
     pub(super) fn report(&self) -> WitnessReport {
@@ -203,7 +207,7 @@ impl Witness {
             let new = line.verify_cosignature(key, checkpoint.checkpoint()).map_err(Unsigned::Forged)?;
             let is_older = note.verify_cosignature(key).is_ok_and(|before| new < before);
             if is_older || new.abs_diff(time) > MAX_TIME_DIFFERENCE {
-                return Err(Unsigned::Replayed { time: new });
+                return Err(Unsigned::Replayed { time: new, clock: time });
             }
             self.state().report.last_cosigned = Some(new);
         }
@@ -227,8 +231,8 @@ impl Witness {
             Ok(()) | Err(Unsigned::OnlyOnce | Unsigned::Tiles(_)) => state.failures_in_a_row = 0,
             Err(_) => {
                 let pause = FIRST_PAUSE.saturating_mul(1 << state.failures_in_a_row.min(6)).min(LONGEST_PAUSE);
-                state.failures_in_a_row += 1;
-                state.rests_until = now + pause;
+                state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
+                state.rests_until = now.saturating_add(pause);
             }
         }
     }

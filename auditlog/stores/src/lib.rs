@@ -10,4 +10,4 @@ pub mod s3;
 
 pub use any::AnyStore;
 pub use location::{Location, LocationError, S3Location};
-pub use open::{OpenError, open_reader, open_writer};
+pub use open::{OpenError, open_copy, open_reader, open_writer};

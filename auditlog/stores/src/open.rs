@@ -26,7 +26,8 @@ pub async fn open_reader(location: &Location, endpoint_url: Option<&str>) -> Res
     }
 }
 
-/// Opens a store for writing. A directory is created if it is missing, a bucket is not.
+/// Opens a store for writing. A directory is created if it is missing, a bucket is not. A directory must be on a local file
+/// system: over a network, its lock may keep nobody out, and two writers fork the log.
 ///
 /// The index of a log in a bucket is local: in `index`, or below the user's directory for caches. It may be removed
 /// while nobody writes.
@@ -41,6 +42,17 @@ pub async fn open_writer(location: &Location, endpoint_url: Option<&str>, index:
             let client = Client::for_writing(location, endpoint_url).await?;
             let index = DiskIndex::open(dir)?;
             Ok(AnyStore::S3(S3Store::new(location.clone(), client, Some(index))))
+        }
+    }
+}
+
+/// Opens a store to copy a log into, as for writing but for the index: what is copied is not appended to.
+pub async fn open_copy(location: &Location, endpoint_url: Option<&str>) -> Result<AnyStore, OpenError> {
+    match location {
+        Location::Dir(dir) => Ok(AnyStore::Dir(DirStore::open_writer(dir)?)),
+        Location::S3(location) => {
+            let client = Client::for_writing(location, endpoint_url).await?;
+            Ok(AnyStore::S3(S3Store::new(location.clone(), client, None)))
         }
     }
 }

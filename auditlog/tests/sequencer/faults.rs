@@ -193,3 +193,16 @@ async fn a_late_write_never_undoes_a_later_one() {
         assert!(store.get("checkpoint").await.unwrap().is_some());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_even_if_every_swap_is_lost() {
+    let store = MemoryStore::default();
+    let running = Running::create(&store).await;
+    store.on_write(|key| if key == "lock" { Fault::Overtaken } else { Fault::None });
+    let log = running.log.clone();
+    let append = tokio::spawn(async move { log.append("lost".into()).await });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    tokio::time::timeout(Duration::from_secs(10), running.log.close()).await.unwrap();
+    assert!(matches!(running.sequencer.await.unwrap(), Err(SequencerError::Contended)));
+    assert!(matches!(append.await.unwrap(), Err(AppendError::Stopped)));
+}

@@ -139,3 +139,21 @@ async fn positions_are_those_of_published_entries() {
     assert_eq!(running.log.position(&leaf).await.unwrap(), Some(700));
     running.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_index_is_built_from_several_tiles_at_a_time() {
+    let store = MemoryStore::default();
+    let running = Running::create(&store).await;
+    running.append_and_check(&entries("old", 4096)).await;
+    running.close().await;
+    let open = async |store: &MemoryStore| {
+        store.slow_down(|| Duration::from_millis(100));
+        let start = tokio::time::Instant::now();
+        drop(Log::open(store.clone(), signer(), config()).await.unwrap());
+        start.elapsed()
+    };
+    let without = open(&store.rival()).await;
+    let with = open(&store.restarted()).await;
+    // Not one after the other for each of sixteen tiles.
+    assert!(without < with + Duration::from_millis(800), "{without:?}, {with:?}");
+}

@@ -8,6 +8,7 @@ mod chaos;
 mod cosign;
 mod damage;
 mod faults;
+mod gather;
 mod index;
 mod pacing;
 mod partials;

@@ -24,6 +24,8 @@ pub enum Fault {
     Late(u32),
     /// It fails without effect, and so does every operation after it.
     Dead,
+    /// Another writer comes first and leaves the lock with the same value under another token.
+    Overtaken,
     /// It fails with its effect, and every operation after it fails without.
     DoneThenDead,
 }
@@ -183,6 +185,10 @@ impl MemoryStore {
         }
         match fault {
             Fault::None => Ok(write(&mut contents.stored)),
+            Fault::Overtaken => {
+                contents.stored.lock.iter_mut().for_each(|(_, version)| *version += 1);
+                Ok(write(&mut contents.stored))
+            }
             Fault::NotDone | Fault::Dead => Err(failure()),
             Fault::Done | Fault::DoneThenDead => {
                 write(&mut contents.stored);

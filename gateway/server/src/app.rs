@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
-use fanlight_auditlog::http::ReadPath;
+use fanlight_auditlog::http::{ReadPath, bytes_with};
 use fanlight_auditlog::{AppendError, DirStore, Log, TileSource};
 use fanlight_gateway::metrics::Metrics;
 use fanlight_gateway::registry::Registry;
@@ -31,6 +31,13 @@ const MAX_LINKS: usize = 4_096;
 /// Request bytes held at once, over all requests: 64 of the largest.
 const MAX_HELD_REQUEST_BYTES: usize = 64 * fanlight_protocol::MAX_REQUEST_LEN;
 
+/// Bytes of the log's bundles held at once for answers: 16 of the longest.
+const MAX_HELD_LOG_BYTES: usize = 16 * fanlight_auditlog::bundle::MAX_BUNDLE_LEN;
+/// Bytes of an object that any answer may hold: all but bundles.
+const SHORT_LEN: usize = fanlight_auditlog::note::MAX_NOTE_LEN;
+/// Longest wait for a share of what may be held.
+const SHARE_WAIT: Duration = Duration::from_secs(10);
+
 /// Everything that connections share.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -38,6 +45,8 @@ pub(crate) struct App {
     registry: Registry<LinkHandle>,
     metrics: Metrics,
     budget: Arc<Budget>,
+    /// Bytes of the log that may still be held for answers.
+    log_bytes: Arc<Semaphore>,
     /// Places for provider links.
     pub(crate) links: Arc<Semaphore>,
     /// Links, connections, and appends on their way.
@@ -54,7 +63,8 @@ impl App {
         let (registry, metrics, tasks) = (Registry::default(), Metrics::default(), TaskTracker::new());
         let (stopping, killed) = (CancellationToken::new(), CancellationToken::new());
         let (budget, links) = (Budget::new(MAX_HELD_REQUEST_BYTES), Arc::new(Semaphore::new(MAX_LINKS)));
-        Self { log, registry, metrics, budget, links, tasks, stopping, killed, failed }
+        let log_bytes = Arc::new(Semaphore::new(MAX_HELD_LOG_BYTES));
+        Self { log, registry, metrics, budget, log_bytes, links, tasks, stopping, killed, failed }
     }
 
     pub(crate) async fn failed(&self) {
@@ -147,9 +157,58 @@ impl Host for App {
     }
 
     async fn log_object(&self, path: &ReadPath) -> Result<Option<Bytes>, LogError> {
-        self.log.store().get(&path.key).await.map_err(|error| {
+        let mut share = None;
+        if path.max_len > SHORT_LEN {
+            // Its length is known only when it is here.
+            let longest = u32::try_from(path.max_len).expect("objects are far below 4 GiB");
+            let wait = tokio::time::timeout(SHARE_WAIT, Arc::clone(&self.log_bytes).acquire_many_owned(longest));
+            share = Some(wait.await.map_err(|_| LogError::Overloaded)?.expect("the semaphore is never closed"));
+        }
+        let object = self.log.store().get(&path.key).await.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "log object not read");
             LogError::Unavailable
-        })
+        })?;
+        Ok(object.map(|bytes| {
+            let share = share.and_then(|mut share| share.split(bytes.len()));
+            bytes_with(bytes, share)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fanlight_auditlog::http::read_path;
+    use fanlight_auditlog::{Config, Signer};
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bundle_keeps_its_share_until_its_bytes_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::open_writer(dir.path()).unwrap();
+        let signer = Signer::new("log.example/held", &[1; 32]).unwrap();
+        fanlight_auditlog::create(&store, &signer).await.unwrap();
+        let (log, sequencer) = Log::open(store, signer, Config::default()).await.unwrap();
+        let running = tokio::spawn(sequencer.run(fanlight_auditlog::TokioTimer::new()));
+        let app = App::new(log, CancellationToken::new());
+        app.append("12345678".into()).await.unwrap();
+        let bundle = read_path("tile/entries/000.p/1").unwrap();
+        let bytes = app.log_object(&bundle).await.unwrap().unwrap();
+        let part = bytes.slice(2..);
+        drop(bytes);
+        assert_eq!((&part[..], app.log_bytes.available_permits()), (&b"12345678"[..], MAX_HELD_LOG_BYTES - 10));
+        drop(part);
+        assert_eq!(app.log_bytes.available_permits(), MAX_HELD_LOG_BYTES);
+
+        let others = app.log_bytes.acquire_many(u32::try_from(MAX_HELD_LOG_BYTES).unwrap()).await.unwrap();
+        let mut waits = Box::pin(app.log_object(&bundle));
+        assert!(waits.as_mut().now_or_never().is_none());
+        // Short objects need no share.
+        assert!(app.log_object(&read_path("checkpoint").unwrap()).await.unwrap().is_some());
+        drop(others);
+        assert!(waits.await.unwrap().is_some());
+        app.stop().await;
+        running.await.unwrap().unwrap();
     }
 }

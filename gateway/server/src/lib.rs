@@ -128,14 +128,18 @@ pub async fn start(config: Config, listener: TcpListener) -> Result<Gateway, Sta
     let (log, sequencer) = Log::open_witnessed(store, signer, pace, witnesses).await.map_err(StartError::OpenLog)?;
     let failed = CancellationToken::new();
     let app = Arc::new(App::new(log, failed.clone()));
-    let sequencer = tokio::spawn(async move {
-        if let Err(error) = sequencer.run(TokioTimer::new()).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "log stopped");
-            failed.cancel();
-        }
-    });
+    let sequencer = tokio::spawn(tell_failure(sequencer.run(TokioTimer::new()), failed));
     let server = tokio::spawn(serve::serve(Arc::clone(&app), listener));
     Ok(Gateway { app, local_addr, log_vkey, origin: config.origin, server, sequencer })
+}
+
+/// Runs the sequencer, and cancels `failed` when it ends in any other way than by the log's closing, be it a panic.
+async fn tell_failure(running: impl Future<Output = Result<(), sequencer::SequencerError>>, failed: CancellationToken) {
+    let failing = failed.drop_guard();
+    match running.await {
+        Ok(()) => drop(failing.disarm()),
+        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "log stopped"),
+    }
 }
 
 /// Reads the log's key; makes it for a log that is new. Any other key would sign nothing that verifies.
@@ -194,5 +198,22 @@ impl Gateway {
         self.sequencer.abort();
         let _ = self.server.await;
         let _ = self.sequencer.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sequencer_that_panics_has_failed() {
+        let failed = CancellationToken::new();
+        tell_failure(ready(Ok(())), failed.clone()).await;
+        assert!(!failed.is_cancelled());
+        let panics = async { panic!("what no sequencer should do") };
+        assert!(tokio::spawn(tell_failure(panics, failed.clone())).await.is_err());
+        assert!(failed.is_cancelled());
     }
 }

@@ -11,6 +11,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use bytes::Bytes;
+use fanlight_auditlog::http::bytes_with;
 use fanlight_gateway::{Reply, RequestError, handle, problem_response};
 use fanlight_protocol::link::{MAX_MESSAGE_LEN, SUBPROTOCOL};
 use http::StatusCode;
@@ -36,6 +38,11 @@ const MAX_H2_REQUESTS: u32 = 256;
 const MAX_BUFFER: usize = 65_536;
 /// Silence after which an HTTP/2 client is pinged.
 const H2_PING_AFTER: Duration = Duration::from_secs(20);
+/// Longest time for a client to take an answer of more than [`SHORT_LEN`] bytes, of which a bundle of the log has 16 MiB at
+/// most. Relayed answers take as long as their provider.
+const TAKE_WAIT: Duration = Duration::from_mins(2);
+/// Bytes of an answer that nobody waits for.
+const SHORT_LEN: usize = 65_536;
 /// Pause after an accept that failed, for instance because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,20 +81,40 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-/// Whether a connection has brought a request.
+/// What a connection's requests tell about it.
 #[derive(Clone, Debug, Default)]
-struct Asked(CancellationToken);
+struct Asked {
+    /// It has brought a request.
+    any: CancellationToken,
+    /// It does not take its answers.
+    stalled: CancellationToken,
+}
 
 /// Serves a connection, and drops it if no request comes in time: hyper itself waits for ever for the bytes that tell
-/// HTTP/1 from HTTP/2, and for the first request on HTTP/2.
+/// HTTP/1 from HTTP/2, and for the first request on HTTP/2. Nor does it stay once it takes an answer too slowly.
 async fn unless_idle(connection: impl Future, asked: Asked) {
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = asked.0.cancelled() => {}
+        () = asked.any.cancelled() => {}
         () = tokio::time::sleep(HEAD_WAIT) => return,
     }
-    connection.await;
+    let _ = asked.stalled.run_until_cancelled(connection).await;
+}
+
+/// The same bytes; if they are not on their way in time, the connection ends, and what it holds with it.
+fn taken_in_time(bytes: Bytes, asked: &Asked, wait: Duration) -> Bytes {
+    if bytes.len() <= SHORT_LEN {
+        return bytes;
+    }
+    let (taken, stalled) = (CancellationToken::new(), asked.stalled.clone());
+    let bytes = bytes_with(bytes, taken.clone().drop_guard());
+    tokio::spawn(async move {
+        if tokio::time::timeout(wait, taken.cancelled()).await.is_err() {
+            stalled.cancel();
+        }
+    });
+    bytes
 }
 
 fn io(socket: TcpStream) -> TokioIo<TcpStream> {
@@ -109,8 +136,12 @@ fn router(app: Arc<App>) -> Router {
 }
 
 async fn answer(State(app): State<Arc<App>>, Extension(asked): Extension<Asked>, request: Request) -> Response {
-    asked.0.cancel();
-    into_response(handle(&*app, request.map(Inbound::new)).await)
+    asked.any.cancel();
+    let answer = handle(&*app, request.map(Inbound::new)).await;
+    into_response(answer.map(|reply| match reply {
+        Reply::Own(bytes) => Reply::Own(taken_in_time(bytes, &asked, TAKE_WAIT)),
+        relayed @ Reply::Relayed(_) => relayed,
+    }))
 }
 
 async fn upgrade(
@@ -118,7 +149,7 @@ async fn upgrade(
     Extension(asked): Extension<Asked>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    asked.0.cancel();
+    asked.any.cancel();
     let Ok(upgrade) = upgrade else { return into_response(problem_response(RequestError::MethodNotAllowed)) };
     let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE_LEN).max_frame_size(MAX_MESSAGE_LEN);
     if upgrade.selected_protocol().is_none() || app.stopping.is_cancelled() {
@@ -138,4 +169,45 @@ fn into_response(response: http::Response<Reply<Relay>>) -> Response {
         Reply::Own(bytes) => Body::from(bytes),
         Reply::Relayed(relay) => Body::from_stream(relay),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A server that has one long answer, for which it waits `wait`; it ends with its first connection.
+    async fn serve_one(wait: Duration) -> (TcpStream, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let asked = Asked::default();
+        let of_connection = asked.clone();
+        let router = Router::new().fallback(move || {
+            of_connection.any.cancel();
+            let body = taken_in_time(vec![7; 64 << 20].into(), &of_connection, wait);
+            async move { body }
+        });
+        let serving = tokio::spawn(async move {
+            let connection = builder();
+            let connection = connection.serve_connection_with_upgrades(io(socket), TowerToHyperService::new(router));
+            unless_idle(connection, asked).await;
+        });
+        (client, serving)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_take_its_answer_is_cut_off() {
+        let (mut client, serving) = serve_one(Duration::from_millis(50)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n").await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), serving).await.expect("the connection ends").unwrap();
+
+        let (mut client, serving) = serve_one(Duration::from_mins(1)).await;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.len() > 64 << 20);
+        serving.await.unwrap();
+    }
 }

@@ -96,7 +96,7 @@ struct Bench {
     name: String,
 }
 
-/// Prints the benches that [`bench`] would run.
+/// Prints the benches that [`bench()`] would run.
 pub(crate) fn list(workspace: &Workspace, only: &[String]) -> Result<()> {
     for Bench { package, name } in chosen(workspace, only)? {
         println!("{package}: {name}");

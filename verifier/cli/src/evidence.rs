@@ -5,10 +5,11 @@
 //!  "checkpoints": [{"role", "note"}], "consistency_proof": {"old_size", "old_root", "hashes": [base64]},
 //!  "objects": [{"path", "problem", "expected", "got", "bytes", "length"}], "recipe"}
 //! ```
-//! Two checkpoints that the log signed are the whole proof of a fork or a rollback: each note is kept byte for byte.
+//! Two checkpoints that the log signed prove a fork, with the consistency proof where their sizes differ; so each note is
+//! kept byte for byte. A `rollback` is an observation, which they do not prove.
 
-use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write as _};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use fanlight_auditlog::{Hash, Policy, leaf_hash};
 use fanlight_protocol::UnixTime;
 use serde_json::{Value, json};
 
+use crate::durable::{self, Readers};
 use crate::text;
 
 /// Bytes of an object that are kept; the longest entry fits.
@@ -24,6 +26,9 @@ const MAX_OBJECT_LEN: usize = 64 * 1024;
 
 /// Objects that are kept.
 const MAX_OBJECTS: usize = 100;
+
+/// Digits of the digest in a file's name: as many as usual, and all of them where another file has that name.
+const DIGEST_LENS: [usize; 2] = [8, 64];
 
 /// What a check found, with all that it takes to check it again.
 #[derive(Clone, Debug)]
@@ -76,8 +81,8 @@ impl Evidence {
         self
     }
 
-    /// The proof from the tree of `old_size` entries with `old_root` to the newest checkpoint. A log that signed
-    /// another root for that size forked, whatever it shows from here on.
+    /// The proof from the tree of `old_size` entries with `old_root` to the larger checkpoint. A log that signed another
+    /// root for that size forked, whatever it shows from here on.
     pub(crate) fn consistency_proof(mut self, old_size: u64, old_root: Hash, proof: &[Hash]) -> Self {
         let hashes: Vec<String> = proof.iter().map(ToString::to_string).collect();
         self.consistency_proof = Some(json!({ "old_size": old_size, "old_root": old_root.to_string(), "hashes": hashes }));
@@ -98,9 +103,41 @@ impl Evidence {
 
     /// Writes the file and returns its path: `path` itself, or a name of its own if that is a directory.
     ///
-    /// The name is of the log, the size and a digest of the finding: the same evidence is written once only, and no
-    /// other evidence is ever replaced.
+    /// The name is of the log, the size and a digest of the finding. The same evidence is written once only, and no
+    /// other file is ever replaced. What is there counts as the same only if it is whole.
     pub(crate) fn write(&self, path: &Path, error: &str, now: UnixTime) -> io::Result<PathBuf> {
+        let (names, value) = self.named(error, now);
+        if !path.is_dir() {
+            write_once(path, &value)?;
+            return Ok(path.to_owned());
+        }
+        let mut taken = ErrorKind::AlreadyExists.into();
+        for name in names {
+            // `./name` reads no better than `name`.
+            let path = if path == Path::new(".") { name.into() } else { path.join(name) };
+            match write_once(&path, &value) {
+                Ok(()) => return Ok(path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => taken = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(taken)
+    }
+
+    /// What was found, as in [`Self::new`].
+    pub(crate) fn finding(&self) -> &'static str {
+        self.finding
+    }
+
+    /// Whether this evidence lies in a directory already, whenever it was found.
+    pub(crate) fn is_in(&self, directory: &Path, error: &str, now: UnixTime) -> bool {
+        let (names, value) = self.named(error, now);
+        let len = format!("{value:#}\n").len();
+        names.iter().any(|name| is_same(&directory.join(name), &value, len).unwrap_or(false))
+    }
+
+    /// The content of the file and, best first, the names it may have in a directory.
+    fn named(&self, error: &str, now: UnixTime) -> (Vec<String>, Value) {
         let mut value = json!({
             "format": "fanlight.evidence.v1", "finding": self.finding, "error": error, "log": self.log,
             "origin": self.origin, "tree_size": self.tree_size, "log_keys": self.log_keys,
@@ -108,26 +145,34 @@ impl Evidence {
             "objects": self.objects, "recipe": recipe(self.finding),
         });
         let digest = leaf_hash(value.to_string().as_bytes()).to_hex();
-        let (digest, _) = digest.split_at(8);
         value["time"] = text::time(now).into();
-        let path = if path.is_dir() {
-            let origin = self.origin.as_deref().map_or_else(|| "unknown".to_owned(), sanitised);
-            let name = format!("fanlight-evidence-{origin}-{}-{digest}.json", self.tree_size);
-            // `./name` reads no better than `name`.
-            if path == Path::new(".") { name.into() } else { path.join(name) }
-        } else {
-            path.to_owned()
-        };
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(mut file) => {
-                writeln!(file, "{value:#}")?;
-                file.sync_all()?;
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.to_string_lossy().contains(digest) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(path)
+        let origin = self.origin.as_deref().map_or_else(|| "unknown".to_owned(), sanitised);
+        let digests = DIGEST_LENS.iter().filter_map(|len| digest.get(..*len));
+        let names = digests.map(|digest| format!("fanlight-evidence-{origin}-{}-{digest}.json", self.tree_size));
+        (names.collect(), value)
     }
+}
+
+/// Writes evidence unless it is there, whenever it was found. Fails with [`ErrorKind::AlreadyExists`] if something else is.
+fn write_once(path: &Path, value: &Value) -> io::Result<()> {
+    let text = format!("{value:#}\n");
+    match durable::create(path, text.as_bytes(), Readers::Any) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && is_same(path, value, text.len())? => {
+            durable::sync_directory_of(path)
+        }
+        done => done,
+    }
+}
+
+/// Whether a file holds this evidence, but for its time. Times are of one length, and so is the file.
+fn is_same(path: &Path, value: &Value, len: usize) -> io::Result<bool> {
+    let mut bytes = Vec::with_capacity(len);
+    File::open(path)?.take(len as u64 + 1).read_to_end(&mut bytes)?;
+    let Ok(mut there) = serde_json::from_slice::<Value>(&bytes) else { return Ok(false) };
+    if let Some(time) = there.get_mut("time") {
+        time.clone_from(&value["time"]);
+    }
+    Ok(there == *value)
 }
 
 /// How somebody else checks the file.
@@ -139,8 +184,10 @@ fn recipe(finding: &str) -> &'static str {
              old_root to the larger checkpoint, and the log signed another root than old_root for old_size."
         }
         "rollback" => {
-            "Both checkpoints' notes verify under the log's key, and the one published later has the smaller size: the \
-             log took entries back, or shows different people different logs."
+            "Both checkpoints' notes verify under the log's key, and the one that was seen later has the smaller size. That \
+             proves nothing against the log: a cache or a copy can be old, and whoever serves this log can replay one of its \
+             own checkpoints. Ask the log itself: one that goes on showing fewer entries than it signed took them back, or \
+             shows different people different logs. Keep the larger checkpoint, to hold it against whatever comes."
         }
         _ => {
             "The checkpoint's note verifies under the log's key. Each object, fetched by its path below the log's \
@@ -181,6 +228,26 @@ mod tests {
         let file = dir.path().join("mine.json");
         std::fs::write(&file, "before").unwrap();
         assert_eq!(evidence().write(&file, "it forked", NOW).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&file).unwrap(), b"before");
+    }
+
+    #[test]
+    fn a_torn_file_is_no_evidence() {
+        let dir = tempfile::tempdir().unwrap();
+        let evidence = || Evidence::new("fork", "log").of_log("log.example", 7).checkpoint("now", b"note\n");
+        let path = evidence().write(dir.path(), "it forked", NOW).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for len in [0, 1, whole.len() / 2, whole.len() - 3] {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let other = evidence().write(dir.path(), "it forked", NOW).unwrap();
+            assert_ne!(other, path);
+            assert_eq!(std::fs::read(&other).unwrap(), whole, "{len} bytes");
+            assert_eq!(std::fs::read(&path).unwrap(), whole[..len], "nothing is replaced");
+            std::fs::remove_file(other).unwrap();
+        }
+        // Other evidence under the same name.
+        std::fs::write(&path, String::from_utf8(whole).unwrap().replace("note", "nota")).unwrap();
+        assert_ne!(evidence().write(dir.path(), "it forked", NOW).unwrap(), path);
     }
 
     #[test]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use fanlight_auditlog::bundle::MAX_BUNDLE_LEN;
-use fanlight_auditlog::note::MAX_NOTE_LEN;
+use fanlight_auditlog::http::read_path;
 use fanlight_auditlog::store::CHECKPOINT_KEY;
 use fanlight_auditlog::tile::MAX_TILE_LEN;
 use flate2::read::MultiGzDecoder;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
 
 /// Time to open a connection.
@@ -65,7 +64,7 @@ impl HttpSource {
         let mut wait = FIRST_WAIT;
         let mut attempt = 1;
         loop {
-            match self.get_once(url.clone(), max_len(key)).await {
+            match self.get_once(url.clone(), key).await {
                 Err(error) if error.is_transient() && attempt < MAX_ATTEMPTS => {
                     tokio::time::sleep(error.retry_after().unwrap_or(wait).min(MAX_WAIT)).await;
                     wait *= 2;
@@ -76,8 +75,14 @@ impl HttpSource {
         }
     }
 
-    async fn get_once(&self, url: Url, max_len: usize) -> Result<Option<Bytes>, HttpError> {
-        let mut response = self.client.get(url).header(ACCEPT_ENCODING, "gzip").send().await?;
+    async fn get_once(&self, url: Url, key: &str) -> Result<Option<Bytes>, HttpError> {
+        let max_len = max_len(key);
+        let mut request = self.client.get(url).header(ACCEPT_ENCODING, "gzip");
+        if key == CHECKPOINT_KEY {
+            // A cache on the way must not answer with one of yesterday, which would look as if the log had shrunk.
+            request = request.header(CACHE_CONTROL, "no-cache");
+        }
+        let mut response = request.send().await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
@@ -110,12 +115,9 @@ fn decompress(body: &[u8], max_len: usize) -> Result<Bytes, HttpError> {
     Ok(bytes.into())
 }
 
+/// Bytes of the longest object under a key.
 fn max_len(key: &str) -> usize {
-    match key {
-        CHECKPOINT_KEY => MAX_NOTE_LEN,
-        key if key.starts_with("tile/entries/") => MAX_BUNDLE_LEN,
-        _ => MAX_TILE_LEN,
-    }
+    read_path(key).map_or(MAX_TILE_LEN, |path| path.max_len)
 }
 
 /// The wait that the server asks for, in seconds; a date is not understood and leaves the usual wait.

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod durable;
 mod evidence;
 mod http;
 mod outcome;

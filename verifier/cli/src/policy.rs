@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use fanlight_auditlog::policy::{MAX_POLICY_LEN, PolicyViolation};
-use fanlight_auditlog::{Policy, VerifiedCheckpoint, VerifierKey};
+use fanlight_auditlog::policy::MAX_POLICY_LEN;
+use fanlight_auditlog::{Policy, VerifierKey};
 
 /// Names the policy file where the command line does not.
 const POLICY_VAR: &str = "FANLIGHT_POLICY";
@@ -32,11 +32,6 @@ impl LogKeyArgs {
             (None, None) => bail!("no key to check the log with: give --log-key VKEY, --policy FILE or set {POLICY_VAR}"),
         }
     }
-}
-
-/// Verifies a checkpoint that was accepted once: a trusted log signed it, whoever witnessed it since.
-pub(crate) fn verify_log_signature(policy: &Policy, note: &[u8]) -> Result<VerifiedCheckpoint, PolicyViolation> {
-    policy.verify_log_signature(note)
 }
 
 /// Reads a file of at most `max_len` bytes.

@@ -1,16 +1,18 @@
 //! `fsck`, `mirror` and `consistency` on logs that are damaged, forked or behind a hostile server; and their evidence.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod server;
 #[path = "../../tests/world/mod.rs"]
 mod world;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use fanlight_auditlog::bundle::{parse_bundle, write_entry};
 use fanlight_auditlog::proof::verify_consistency;
-use fanlight_auditlog::{Hash, VerifiedCheckpoint};
+use fanlight_auditlog::{Hash, VerifiedCheckpoint, leaf_hash};
 use serde_json::Value;
 use server::Server;
 use world::TestLog;
@@ -55,6 +57,25 @@ fn damage(log: &TestLog, key: &str) {
     std::fs::write(path, bytes).expect("it is written");
 }
 
+/// Replaces the first entry, with its leaf. Returns the files as they were.
+fn replace_first_entry(log: &TestLog) -> [(PathBuf, Vec<u8>); 2] {
+    let [bundle, tile] = ["tile/entries/000", "tile/0/000"].map(|key| {
+        let path = log.dir.path().join(key);
+        let bytes = std::fs::read(&path).expect("the object is there");
+        (path, bytes)
+    });
+    let entries = parse_bundle(&bundle.1.clone().into()).expect("a bundle");
+    let mut forged = Vec::new();
+    write_entry(&mut forged, b"forged").expect("a short entry");
+    entries[1..].iter().for_each(|entry| write_entry(&mut forged, entry).expect("it came out of a bundle"));
+    let leaf = leaf_hash(b"forged");
+    let forged_tile = [leaf.as_bytes(), &tile.1[32..]].concat();
+    for (path, bytes) in [(&bundle.0, forged), (&tile.0, forged_tile)] {
+        std::fs::write(path, bytes).expect("it is written");
+    }
+    [bundle, tile]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_damage_is_named_and_kept() {
     let log = log_of(1, 600).await;
@@ -73,7 +94,7 @@ async fn all_damage_is_named_and_kept() {
         assert_ne!(found[0]["expected"], found[0]["got"]);
     }
     let entry = STANDARD.decode(evidence["objects"][1]["bytes"].as_str().unwrap()).unwrap();
-    assert_eq!(fanlight_auditlog::leaf_hash(&entry).to_string(), evidence["objects"][1]["got"]);
+    assert_eq!(leaf_hash(&entry).to_string(), evidence["objects"][1]["got"]);
     assert_eq!((&evidence["finding"], &evidence["checkpoints"][0]["note"]), (&"damage".into(), &log.checkpoint().into()));
 
     let directory = tempfile::tempdir().unwrap();
@@ -99,7 +120,9 @@ async fn a_resume_file() {
     let args = ["fsck", store, "--log-key", &vkey, "--resume", text(&file)];
     let (_, whole, _) = json(&args);
     assert!(std::fs::read_to_string(&file).unwrap().starts_with("fanlight-fsck-resume v1\n512 "));
-    assert_eq!(json(&args), (0, whole, None));
+    let (code, mut resumed, _) = json(&args);
+    assert_eq!((code, std::mem::replace(&mut resumed["n_resumed"], 0.into())), (0, 512.into()));
+    assert_eq!(resumed, whole);
     let shown = String::from_utf8(run(directory.path(), &args).stdout).unwrap();
     assert!(shown.contains("resumed     at entry 512"), "{shown}");
 
@@ -111,6 +134,18 @@ async fn a_resume_file() {
     let other = TestLog::open_named("other.example/log", 1).await;
     let (code, value, _) = json(&["fsck", text(other.dir.path()), "--log-key", &other.vkey(), "--resume", text(&file)]);
     assert!(code == 2 && value["error"].as_str().unwrap().contains("give another --resume FILE"), "{value}");
+
+    // A bundle and its tile are replaced together, which only the tile above shows, when all is read.
+    std::fs::remove_file(&file).unwrap();
+    let good = replace_first_entry(&log);
+    let (code, value, _) = json(&args);
+    assert_eq!((code, &value["n_damaged"]), (1, &2.into()));
+    for (path, bytes) in good {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let (code, value, _) = json(&args);
+    assert_eq!((code, &value["n_resumed"]), (0, &0.into()), "{value}");
+
     std::fs::write(&file, "nonsense").unwrap();
     let (code, value, _) = json(&args);
     assert!(code == 2 && value["error"].as_str().unwrap().contains("remove it to check from the start"), "{value}");
@@ -121,7 +156,6 @@ async fn a_fork_is_proven_by_its_evidence_alone() {
     let (log, directory) = (log_of(1, 5).await, tempfile::tempdir().unwrap());
     let old = directory.path().join("old");
     std::fs::write(&old, log.checkpoint()).unwrap();
-    let key = log.vkey().parse().unwrap();
     let fork = TestLog::open(1).await;
     for n in 0..9_u8 {
         fork.append(&[n]).await;
@@ -129,21 +163,70 @@ async fn a_fork_is_proven_by_its_evidence_alone() {
     let (code, value, evidence) = json(&["consistency", text(&old), text(fork.dir.path()), "--log-key", &log.vkey()]);
     assert_eq!((code, &value["finding"]), (1, &"fork".into()));
     // From here on, only the evidence.
-    let evidence = evidence.unwrap();
-    let note =
-        |n: usize| VerifiedCheckpoint::verify(evidence["checkpoints"][n]["note"].as_str().unwrap().as_bytes(), &key).unwrap();
-    let (smaller, larger) = (note(0), note(1));
-    let hash = |value: &Value| Hash::parse_base64(value.as_str().unwrap()).unwrap();
-    let proof: Vec<Hash> = evidence["consistency_proof"]["hashes"].as_array().unwrap().iter().map(hash).collect();
-    let old_root = hash(&evidence["consistency_proof"]["old_root"]);
-    verify_consistency(smaller.tree_size(), old_root, larger.tree_size(), larger.root_hash(), &proof).unwrap();
-    assert_ne!(old_root, smaller.root_hash(), "two trees of the same size, both the log's own");
+    assert_eq!(proven_fork(&evidence.unwrap(), &log.vkey()), (5, 9));
 
     // The other way round the log shrank.
     let newer = directory.path().join("newer");
     std::fs::write(&newer, fork.checkpoint()).unwrap();
     let (code, value, evidence) = json(&["consistency", text(&newer), text(log.dir.path()), "--log-key", &log.vkey()]);
     assert_eq!((code, &value["finding"], &evidence.unwrap()["finding"]), (1, &"rollback".into(), &"rollback".into()));
+}
+
+/// An old checkpoint of an honest log says nothing against it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_checkpoint_is_no_accusation() {
+    let (log, directory) = (log_of(1, 300).await, tempfile::tempdir().unwrap());
+    let vkey = log.vkey();
+    std::fs::write(log.dir.path().join("old-checkpoint"), log.checkpoint()).unwrap();
+    for n in 0..300_u32 {
+        log.append(&n.to_be_bytes()).await;
+    }
+    let (newer, copy, resume) = (directory.path().join("newer"), directory.path().join("copy"), directory.path().join("resume"));
+    std::fs::write(&newer, log.checkpoint()).unwrap();
+    let server = Server::start(log.dir.path()).await;
+    let check = |prefix: &str| {
+        let url = server.url(prefix);
+        [
+            json(&["consistency", text(&newer), &url, "--log-key", &vkey]),
+            json(&["mirror", &url, text(&copy), "--log-key", &vkey]),
+            json(&["fsck", &url, "--log-key", &vkey, "--resume", text(&resume)]),
+        ]
+    };
+    // A cache on the way is asked for a fresh one.
+    for (code, value, _) in check("/cached") {
+        assert_eq!((code, value.get("finding")), (0, None), "{value}");
+    }
+    for (code, value, _) in check("/replayed") {
+        assert_eq!((code, &value["finding"], &value["new_tree_size"]), (2, &"stale".into(), &300.into()), "{value}");
+        assert!(value["error"].as_str().unwrap().contains("shows 300 entries, fewer than the 600"), "{value}");
+    }
+    let shown = run(directory.path(), &["consistency", text(&newer), &server.url("/replayed"), "--log-key", &vkey]);
+    assert!(shown.stdout.starts_with(b"NOT CHECKED: "), "{shown:?}");
+
+    // A smaller tree that is not the beginning of the larger one is a fork, which the tiles prove.
+    let fork = log_of(1, 2).await;
+    fork.append(b"another entry").await;
+    std::fs::write(log.dir.path().join("old-checkpoint"), fork.checkpoint()).unwrap();
+    for (code, value, evidence) in check("/replayed") {
+        assert_eq!((code, &value["finding"]), (1, &"fork".into()), "{value}");
+        assert_eq!(proven_fork(&evidence.unwrap(), &vkey), (3, 600));
+    }
+}
+
+/// Checks the evidence of a fork by itself. Returns the two sizes.
+fn proven_fork(evidence: &Value, vkey: &str) -> (u64, u64) {
+    let key = vkey.parse().unwrap();
+    let notes = evidence["checkpoints"].as_array().unwrap().iter().map(|checkpoint| checkpoint["note"].as_str().unwrap());
+    let mut trees: Vec<_> = notes.map(|note| VerifiedCheckpoint::verify(note.as_bytes(), &key).unwrap()).collect();
+    trees.sort_by_key(VerifiedCheckpoint::tree_size);
+    let [smaller, larger] = &trees[..] else { panic!("two checkpoints in {evidence}") };
+    let hash = |value: &Value| Hash::parse_base64(value.as_str().unwrap()).unwrap();
+    let proof: Vec<Hash> = evidence["consistency_proof"]["hashes"].as_array().unwrap().iter().map(hash).collect();
+    let old_root = hash(&evidence["consistency_proof"]["old_root"]);
+    verify_consistency(smaller.tree_size(), old_root, larger.tree_size(), larger.root_hash(), &proof).unwrap();
+    assert_eq!(evidence["consistency_proof"]["old_size"], smaller.tree_size());
+    assert_ne!(old_root, smaller.root_hash(), "two trees of the same size, both the log's own");
+    (smaller.tree_size(), larger.tree_size())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +244,7 @@ async fn a_mirror_of_a_growing_log() {
     assert_eq!(json(&["fsck", copy, "--log-key", &vkey]).0, 0);
     let shown = String::from_utf8(run(directory.path(), &["mirror", &url, copy, "--log-key", &vkey]).stdout).unwrap();
     assert!(shown.contains("is a copy of log.example/test") && shown.contains("written     0 objects"), "{shown}");
+    assert!(shown.contains(&format!("not read    what was there before; `fanlight-verify fsck {copy}` checks it")), "{shown}");
 
     // A source that forked, shrank or is damaged leaves the copy as it is.
     let before = std::fs::read(Path::new(copy).join("checkpoint")).unwrap();

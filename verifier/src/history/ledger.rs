@@ -63,6 +63,8 @@ impl Limits {
 pub struct Ledger {
     census: Census,
     providers: BTreeMap<ProviderId, Provider>,
+    // Whether providers were dropped for the limits, so that an unknown one may have enrolled all the same.
+    forgot_providers: bool,
     // Receipts from before their provider's key was known, not verified.
     early: Vec<Early>,
     questions: Vec<(ProviderId, Question)>,
@@ -93,6 +95,8 @@ pub struct Census {
 struct Early {
     index: u64,
     provider_id: ProviderId,
+    // Whether only a look back tells if the key was logged before.
+    pending: bool,
     #[serde(with = "hex::serde")]
     bytes: Vec<u8>,
 }
@@ -122,7 +126,13 @@ pub enum Remark {
 impl Ledger {
     /// Before the first entry.
     pub fn new() -> Self {
-        Self { census: Census::default(), providers: BTreeMap::new(), early: Vec::new(), questions: Vec::new() }
+        Self {
+            census: Census::default(),
+            providers: BTreeMap::new(),
+            forgot_providers: false,
+            early: Vec::new(),
+            questions: Vec::new(),
+        }
     }
 
     /// Takes the log's next entry at a time, and says what it showed. Entries that are not ours cost a look at their
@@ -137,8 +147,8 @@ impl Ledger {
         let provider_id = claimed.provider_id;
         let mut remark = |said| remark(provider_id, said);
         let taken = match claimed.entry_type {
-            EntryType::Evidence => self.take_evidence(index, entry, limits, &mut remark),
-            EntryType::KeyStatement => self.take_statement(index, entry, limits, &mut remark),
+            EntryType::Evidence => self.take_evidence(index, entry, now, limits, &mut remark),
+            EntryType::KeyStatement => self.take_statement(index, entry, now, limits, &mut remark),
             EntryType::Receipt => self.take_receipt(index, entry, provider_id, now, limits, &mut remark),
             EntryType::Link => Signed::<LinkAuth>::verify_self_keyed(entry).map(|_| {
                 self.census.unverifiable += 1;
@@ -174,9 +184,15 @@ impl Ledger {
         self.providers.iter().flat_map(|(id, provider)| provider.standing().map(|(finding, at)| (*id, finding, at)))
     }
 
-    /// Receipts whose provider's key is not known so far.
+    /// Receipts whose provider's key was not logged so far, unless that takes a look back to know.
     pub fn early(&self) -> impl Iterator<Item = (ProviderId, Note)> {
-        self.early.iter().map(|early| (early.provider_id, Note::UnknownKey { index: early.index }))
+        let certain = self.early.iter().filter(|early| !early.pending);
+        certain.map(|early| (early.provider_id, Note::UnknownKey { index: early.index }))
+    }
+
+    /// Provider and leaf of receipts by keys that may have been logged and forgotten.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (ProviderId, u64)> {
+        self.early.iter().filter(|early| early.pending).map(|early| (early.provider_id, early.index))
     }
 
     /// The highest counter of a provider's receipts.
@@ -192,20 +208,46 @@ impl Ledger {
         &self.questions
     }
 
-    pub(super) fn answered(&mut self) {
+    /// No entry with the key of this provider stands before this leaf.
+    pub(super) fn first_index(&self, provider_id: &ProviderId) -> u64 {
+        self.providers.get(provider_id).map_or(0, |provider| provider.first_index)
+    }
+
+    /// Everything was looked for. Providers that were found again come with the leaf where, and their receipts are judged.
+    pub(super) fn answered(
+        &mut self,
+        recalled: Vec<(IdentityKey, u64)>,
+        now: UnixTime,
+        limits: &Limits,
+        mut remark: impl FnMut(ProviderId, Remark),
+    ) {
         self.questions.clear();
+        for (identity, index) in recalled {
+            let provider_id = identity.provider_id();
+            if self.admit(&identity, index, now, limits, &mut |said| remark(provider_id, said)) {
+                if let Some(provider) = self.providers.get_mut(&provider_id) {
+                    provider.first_index = index;
+                }
+            } else {
+                let n_before = self.early.len();
+                self.early.retain(|early| early.provider_id != provider_id);
+                self.census.unjudged += (n_before - self.early.len()) as u64;
+            }
+        }
+        self.early.iter_mut().for_each(|early| early.pending = false);
     }
 
     fn take_evidence(
         &mut self,
         index: u64,
         bytes: &[u8],
+        now: UnixTime,
         limits: &Limits,
         remark: &mut impl FnMut(Remark),
     ) -> Result<Taken, EntryError> {
         let evidence = Signed::<Evidence>::verify_self_keyed(bytes)?;
         self.census.evidence += 1;
-        let Some(provider) = self.known(index, &*evidence, limits, remark) else { return Ok(Taken::Nothing) };
+        let Some(provider) = self.known(index, &*evidence, now, limits, remark) else { return Ok(Taken::Nothing) };
         Ok(if provider.take_evidence(index, &evidence, limits) { Taken::Evidence(evidence) } else { Taken::Nothing })
     }
 
@@ -213,13 +255,14 @@ impl Ledger {
         &mut self,
         index: u64,
         bytes: &[u8],
+        now: UnixTime,
         limits: &Limits,
         remark: &mut impl FnMut(Remark),
     ) -> Result<Taken, EntryError> {
         let statement = Signed::<KeyStatement>::verify_self_keyed(bytes)?;
         self.census.statements += 1;
         let mut rulings = Vec::new();
-        let Some(provider) = self.known(index, &*statement, limits, remark) else { return Ok(Taken::Nothing) };
+        let Some(provider) = self.known(index, &*statement, now, limits, remark) else { return Ok(Taken::Nothing) };
         let new = provider.take_statement(index, &statement, limits, |ruling| rulings.push(ruling));
         self.rule(statement.signer().provider_id(), rulings, limits, remark);
         Ok(if new { Taken::Statement(statement) } else { Taken::Nothing })
@@ -236,7 +279,9 @@ impl Ledger {
     ) -> Result<Taken, EntryError> {
         let Some(provider) = self.providers.get_mut(&provider_id) else {
             if self.early.len() < MAX_EARLY_RECEIPTS && bytes.len() <= MAX_RECEIPT_LEN {
-                self.early.push(Early { index, provider_id, bytes: bytes.to_owned() });
+                self.early.push(Early { index, provider_id, pending: self.forgot_providers, bytes: bytes.to_owned() });
+            } else if self.forgot_providers {
+                self.census.unjudged += 1;
             } else {
                 self.census.unknown_key += 1;
                 remark(Remark::Note(Note::UnknownKey { index }));
@@ -257,37 +302,65 @@ impl Ledger {
         &mut self,
         index: u64,
         entry: &impl SelfKeyed,
+        now: UnixTime,
         limits: &Limits,
         remark: &mut impl FnMut(Remark),
     ) -> Option<&mut Provider> {
         // The entry verified under this key and names its id, so the key is the provider's one and only.
         let identity = entry.identity();
         let provider_id = identity.provider_id();
-        if !self.providers.contains_key(&provider_id) {
-            if self.providers.len() >= limits.max_providers && !self.drop_idle() {
-                self.census.unjudged += 1;
-                return None;
-            }
-            self.providers.insert(provider_id, Provider::new(identity.clone(), index));
-            self.judge_early(provider_id, identity, remark);
+        if !self.providers.contains_key(&provider_id) && !self.admit(identity, index, now, limits, remark) {
+            self.census.unjudged += 1;
+            return None;
         }
         let provider = self.providers.get_mut(&provider_id)?;
         provider.last_index = index;
         Some(provider)
     }
 
+    /// Remembers a provider known from the entry at `index`; `false` when there is no room.
+    fn admit(
+        &mut self,
+        identity: &IdentityKey,
+        index: u64,
+        now: UnixTime,
+        limits: &Limits,
+        remark: &mut impl FnMut(Remark),
+    ) -> bool {
+        if self.providers.len() >= limits.max_providers {
+            // This one or another.
+            self.forgot_providers = true;
+            if !self.drop_idle() {
+                return false;
+            }
+        }
+        let provider = Provider::new(identity.clone(), index, self.forgot_providers);
+        self.providers.insert(identity.provider_id(), provider);
+        self.judge_early(identity, now, limits, remark);
+        true
+    }
+
     /// Only now is the key known that tells the provider's receipts from those in its name.
-    fn judge_early(&mut self, provider_id: ProviderId, identity: &IdentityKey, remark: &mut impl FnMut(Remark)) {
+    fn judge_early(&mut self, identity: &IdentityKey, now: UnixTime, limits: &Limits, remark: &mut impl FnMut(Remark)) {
+        let provider_id = identity.provider_id();
+        let mut rulings = Vec::new();
         for early in self.early.extract_if(.., |early| early.provider_id == provider_id) {
             let index = early.index;
-            remark(match Signed::<Receipt>::verify(&early.bytes, identity) {
-                Ok(_) => Remark::Finding(Finding::NotEnrolled { index }),
-                Err(error) => {
-                    self.census.unverifiable += 1;
-                    Remark::Note(Note::Unverifiable { index, error })
+            match (Signed::<Receipt>::verify(&early.bytes, identity), self.providers.get_mut(&provider_id)) {
+                // Whether a statement was there before is asked for every receipt now.
+                (Ok(receipt), Some(provider)) if self.forgot_providers => {
+                    self.census.receipts += 1;
+                    provider.last_index = provider.last_index.max(index);
+                    provider.take_receipt(index, &receipt, now, limits, |ruling| rulings.push(ruling));
                 }
-            });
+                (Ok(_), _) => remark(Remark::Finding(Finding::NotEnrolled { index })),
+                (Err(error), _) => {
+                    self.census.unverifiable += 1;
+                    remark(Remark::Note(Note::Unverifiable { index, error }));
+                }
+            }
         }
+        self.rule(provider_id, rulings, limits, remark);
     }
 
     /// Drops the provider that never had a receipt and was silent for longest. Keys cost nothing to make, so a crowd of

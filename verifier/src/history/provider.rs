@@ -17,7 +17,7 @@ use crate::receipt::Validity;
 pub(super) struct Provider {
     #[serde(with = "spki_hex")]
     pub(super) identity: IdentityKey,
-    /// Leaf of its first entry that carries the key.
+    /// No entry that carries the key stands before this leaf.
     pub(super) first_index: u64,
     pub(super) last_index: u64,
     pub(super) n_receipts: u64,
@@ -46,17 +46,18 @@ pub(super) enum Ruling {
 }
 
 impl Provider {
-    /// A provider known from the entry at `index`.
-    pub(super) fn new(identity: IdentityKey, index: u64) -> Self {
+    /// A provider known from the entry at `index`. It may have been `forgotten` before: then what it did earlier may be
+    /// anywhere in the log.
+    pub(super) fn new(identity: IdentityKey, index: u64, forgotten: bool) -> Self {
         Self {
             identity,
-            first_index: index,
+            first_index: if forgotten { 0 } else { index },
             last_index: index,
             n_receipts: 0,
             evidence: BTreeMap::new(),
             statements: BTreeMap::new(),
-            forgot_evidence: false,
-            forgot_statements: false,
+            forgot_evidence: forgotten,
+            forgot_statements: forgotten,
             chain: Chain::default(),
         }
     }

@@ -1,14 +1,14 @@
 //! A look back into the log, for what is no longer remembered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use fanlight_protocol::entry::{self, EntryType, Evidence, KeyStatement, Receipt, Signed};
+use fanlight_protocol::entry::{self, EntryType, Evidence, IdentityKey, KeyStatement, Receipt, SelfKeyed, Signed};
 use fanlight_protocol::{Digest, ProviderId, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Limits, Remark};
 use crate::receipt::Validity;
 
 /// What only the log itself can answer. The leaf is that of the entry that raised the question; what answers it stands
@@ -44,36 +44,51 @@ impl Question {
 /// Answers a ledger's open questions from the entries of [`Self::range`], read again in order.
 #[derive(Debug)]
 pub struct Search {
+    range: Range<u64>,
     open: Vec<(ProviderId, Question)>,
     providers: BTreeSet<ProviderId>,
     found: Vec<(ProviderId, Finding)>,
+    // Leaf of the last receipt of each provider that may have been forgotten; its key has to stand before that.
+    lost: BTreeMap<ProviderId, u64>,
+    recalled: Vec<(IdentityKey, u64)>,
 }
 
 impl Search {
     /// A search for everything that `ledger` asks.
     pub fn new(ledger: &Ledger) -> Self {
         let open = ledger.questions().to_vec();
-        let providers = open.iter().map(|(provider_id, _)| *provider_id).collect();
-        Self { open, providers, found: Vec::new() }
+        let providers: BTreeSet<ProviderId> = open.iter().map(|(provider_id, _)| *provider_id).collect();
+        let lost: BTreeMap<ProviderId, u64> = ledger.pending().collect();
+        let start = providers.iter().map(|provider_id| ledger.first_index(provider_id)).min().unwrap_or(0);
+        let start = if lost.is_empty() { start } else { 0 };
+        let end = open.iter().map(|(_, question)| question.index()).chain(lost.values().copied()).max().unwrap_or(0);
+        Self { range: start..end, open, providers, found: Vec::new(), lost, recalled: Vec::new() }
     }
 
-    /// The leaves to read.
+    /// The leaves to read: from the first entry of those who are asked about to the last that raised a question.
     pub fn range(&self) -> Range<u64> {
-        0..self.open.iter().map(|(_, question)| question.index()).max().unwrap_or(0)
+        self.range.clone()
     }
 
     /// Whether everything is answered, so that the rest need not be read.
     pub fn is_done(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.lost.is_empty()
     }
 
     /// Takes one entry of the log, already checked against a checkpoint.
     pub fn take(&mut self, index: u64, entry: &[u8], ledger: &Ledger) {
         let Ok(claimed) = entry::peek(entry) else { return };
         let provider_id = claimed.provider_id;
-        if !self.providers.contains(&provider_id) {
+        if !self.providers.contains(&provider_id) && !self.lost.contains_key(&provider_id) {
             return;
         }
+        let Self { lost, recalled, .. } = self;
+        let mut recall = |identity: &IdentityKey| {
+            if lost.get(&provider_id).is_some_and(|last| index < *last) {
+                lost.remove(&provider_id);
+                recalled.push((identity.clone(), index));
+            }
+        };
         let found = &mut self.found;
         let mut answer = |answers: &dyn Fn(&Question) -> Option<Option<Finding>>| {
             self.open.retain(|(asked_of, question)| {
@@ -85,6 +100,7 @@ impl Search {
         match claimed.entry_type {
             EntryType::Evidence => {
                 let Ok(evidence) = Signed::<Evidence>::verify_self_keyed(entry) else { return };
+                recall(evidence.identity());
                 answer(&|question| match question {
                     Question::Evidence { digest, .. } if *digest == evidence.digest() => Some(None),
                     _ => None,
@@ -92,6 +108,7 @@ impl Search {
             }
             EntryType::KeyStatement => {
                 let Ok(statement) = Signed::<KeyStatement>::verify_self_keyed(entry) else { return };
+                recall(statement.identity());
                 answer(&|question| match *question {
                     Question::Statement { index, counter, digest, time } if digest == statement.digest() => {
                         let good = Validity::of(&statement).signed_in_time(time);
@@ -115,12 +132,12 @@ impl Search {
         }
     }
 
-    /// What is wrong. The ledger then asks nothing any more.
-    pub fn finish(self, ledger: &mut Ledger) -> Vec<(ProviderId, Finding)> {
-        ledger.answered();
+    /// Says what is wrong. The ledger then asks nothing any more, except about providers that were found again.
+    pub fn finish(self, ledger: &mut Ledger, limits: &Limits, now: UnixTime, mut remark: impl FnMut(ProviderId, Remark)) {
         let unanswered = self.open.iter().filter_map(|(provider_id, question)| Some((*provider_id, question.unanswered()?)));
-        let mut found = self.found;
-        found.extend(unanswered);
-        found
+        for (provider_id, finding) in self.found.into_iter().chain(unanswered) {
+            remark(provider_id, Remark::Finding(finding));
+        }
+        ledger.answered(self.recalled, now, limits, remark);
     }
 }

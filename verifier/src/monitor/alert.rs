@@ -1,12 +1,13 @@
 //! Alerts: what is wrong with a log or a provider, since when, and whether it still is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use fanlight_protocol::UnixTime;
 use serde::{Deserialize, Serialize};
 
-/// Alerts that are open at the same time. More are counted, not kept: by then the first thousand say enough.
+/// Alerts about providers and promises that are open at the same time, of each severity. More are counted, not kept: by
+/// then the first thousand say enough. Alerts about the log itself are always kept, being no more than its views.
 pub const MAX_OPEN: usize = 1_024;
 
 /// Closed alerts that are remembered for who looks later.
@@ -59,11 +60,11 @@ alert_names! {
     SplitView "split_view" Critical Incident
         "the log signed two trees of which neither goes on from the other",
     Rollback "rollback" Critical Condition
-        "the log shows fewer entries than it did before",
+        "the log shows fewer entries than it did before, and cannot show that it still has those",
     PromiseBroken "promise_broken" Critical Condition
         "an entry that somebody was promised is not in the log after the longest delay",
     CheckpointWithheld "checkpoint_withheld" Critical Condition
-        "others hold a checkpoint of a larger tree than the log shows, for longer than the longest delay",
+        "a checkpoint of a larger tree than the log shows is known, for longer than the longest delay",
     BadSignature "bad_signature" Critical Condition
         "the checkpoint is not one that the log and its witnesses signed",
     Damaged "damaged" Critical Condition
@@ -100,6 +101,25 @@ alert_names! {
         "an entry is of a type that is never logged",
     EntryUnverifiable "entry_unverifiable" Warning Incident
         "an entry names a provider that did not sign it",
+}
+
+impl AlertName {
+    /// Whether there can be one for each of many providers or promises.
+    const fn is_of_many(self, subject: &str) -> bool {
+        let of_the_log = matches!(
+            self,
+            Self::SplitView
+                | Self::Rollback
+                | Self::CheckpointWithheld
+                | Self::BadSignature
+                | Self::Damaged
+                | Self::QuorumLost
+                | Self::Stale
+                | Self::Unreadable
+                | Self::ClockWrong
+        );
+        !subject.is_empty() && !of_the_log
+    }
 }
 
 /// How bad an alert is.
@@ -215,6 +235,15 @@ impl Alert {
             keep_latest(&mut self.evidence, file, MAX_EVIDENCE);
         }
     }
+
+    /// Forgets what is no longer so of a condition where else that which is so would not fit: what is known must not
+    /// change places with it at every look.
+    fn make_room(&mut self, details: &[&str]) {
+        let n_new = details.iter().filter(|detail| !self.details.iter().any(|known| known == *detail)).count();
+        if self.name.kind() == AlertKind::Condition && self.details.len() + n_new > MAX_DETAILS {
+            self.details.retain(|known| details.contains(&known.as_str()));
+        }
+    }
 }
 
 fn id(name: AlertName, subject: &str) -> String {
@@ -236,7 +265,7 @@ fn keep_latest(texts: &mut VecDeque<String>, text: String, max: usize) {
 pub struct AlertBook {
     open: BTreeMap<String, Alert>,
     closed: VecDeque<Alert>,
-    /// Alerts that were not kept, since [`MAX_OPEN`] were open.
+    // Alerts that were not kept, since `MAX_OPEN` were open.
     dropped: u64,
 }
 
@@ -266,7 +295,7 @@ impl AlertBook {
     /// Opens the alert, or adds to it.
     pub fn observe(&mut self, observation: Observation, now: UnixTime) {
         let key = id(observation.name, &observation.subject);
-        if !self.open.contains_key(&key) && self.open.len() >= MAX_OPEN {
+        if !self.open.contains_key(&key) && self.is_full_for(&observation) {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
@@ -285,18 +314,38 @@ impl AlertBook {
     }
 
     /// Takes everything that one check saw. Conditions that it looked for and did not see are closed.
-    pub fn settle(&mut self, observations: Vec<Observation>, looked_for: &BTreeSet<AlertName>, now: UnixTime) {
-        let seen: BTreeSet<String> = observations.iter().map(|seen| id(seen.name, &seen.subject)).collect();
-        for observation in observations {
-            self.observe(observation, now);
+    pub fn settle(&mut self, observations: Vec<Observation>, looked_for: impl Fn(&Alert) -> bool, now: UnixTime) {
+        let mut seen: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for observation in &observations {
+            seen.entry(id(observation.name, &observation.subject)).or_default().push(&observation.detail);
         }
         let over = |key: &String, alert: &mut Alert| {
-            alert.name.kind() == AlertKind::Condition && looked_for.contains(&alert.name) && !seen.contains(key)
+            alert.name.kind() == AlertKind::Condition && !seen.contains_key(key) && looked_for(alert)
         };
+        // These first: they make room.
         let over: Vec<Alert> = self.open.extract_if(.., over).map(|(_, alert)| alert).collect();
         for alert in over {
             self.close(alert, now);
         }
+        for (key, details) in &seen {
+            if let Some(alert) = self.open.get_mut(key) {
+                alert.make_room(details);
+            }
+        }
+        for observation in observations {
+            self.observe(observation, now);
+        }
+    }
+
+    /// Whether there is no room for another alert like this one. Keys and entries cost nothing to make, so a crowd of
+    /// those must keep out neither what is known of the log itself nor what is worse.
+    fn is_full_for(&self, observation: &Observation) -> bool {
+        if self.open.len() < MAX_OPEN || !observation.name.is_of_many(&observation.subject) {
+            return false;
+        }
+        let severity = observation.name.severity();
+        let like_it = |alert: &&Alert| alert.name.severity() == severity && alert.name.is_of_many(&alert.subject);
+        self.open.values().filter(like_it).count() >= MAX_OPEN
     }
 
     /// Marks an alert as known; `false` when none with this id is open. An incident closes by it.

@@ -1,6 +1,7 @@
 //! Promises: what somebody holds that says that an entry is in a log, or will be.
 
-use fanlight_auditlog::tlog_proof::{InclusionError, TlogProofError};
+use fanlight_auditlog::proof::ProofError;
+use fanlight_auditlog::tlog_proof::TlogProofError;
 use fanlight_auditlog::{Hash, Policy, TlogProof, VerifiedCheckpoint, leaf_hash};
 use fanlight_protocol::bundle::ReceiptBundle;
 
@@ -23,11 +24,13 @@ impl Promise {
     pub fn of_proof(proof: &[u8], entry: Option<&[u8]>, policy: &Policy) -> Result<Self, PromiseError> {
         let proof = TlogProof::parse(proof)?;
         let origin = proof.checkpoint().lines().next().unwrap_or_default();
-        let log_key = policy.log_keys().find(|key| key.name() == origin).ok_or(PromiseError::OtherLog)?;
-        let signed = match entry {
-            Some(entry) => proof.verify(entry, &Policy::for_log(log_key.clone()))?.checkpoint().clone(),
-            None => VerifiedCheckpoint::verify(proof.checkpoint().as_bytes(), log_key).map_err(|_| PromiseError::NotSigned)?,
-        };
+        if !policy.log_keys().any(|key| key.name() == origin) {
+            return Err(PromiseError::OtherLog);
+        }
+        let signed = policy.verify_log_signature(proof.checkpoint().as_bytes()).map_err(|_| PromiseError::NotSigned)?;
+        if let Some(entry) = entry {
+            signed.verify_inclusion(leaf_hash(entry), proof.index(), proof.path())?;
+        }
         Ok(Self::Signed(signed))
     }
 
@@ -44,6 +47,15 @@ impl Promise {
         let statement = signed(&bundle.key_statement_proof, &bundle.key_statement)?;
         let evidence = signed(&bundle.evidence_proof, &bundle.evidence)?;
         Ok(vec![receipt, statement, evidence])
+    }
+
+    /// What of one bundle's or file's promises binds the log of this origin. An entry is awaited there only if what came
+    /// with it is there as well: a bundle of another log says nothing of this one.
+    pub fn of_origin(mut promises: Vec<Self>, origin: &str) -> Vec<Self> {
+        let is_ours = |promise: &Self| !matches!(promise, Self::Signed(signed) if signed.origin() != origin);
+        let all_ours = promises.iter().all(is_ours);
+        promises.retain(|promise| if matches!(promise, Self::Awaited(_)) { all_ours } else { is_ours(promise) });
+        promises
     }
 
     /// An entry that was handed in, byte for byte.
@@ -65,7 +77,7 @@ pub enum PromiseError {
     /// The checkpoint is of a log that the policy does not name.
     #[error("log proof is of another log")]
     OtherLog,
-    /// The checkpoint is not signed by the log, or does not include the entry.
+    /// The tree of the checkpoint does not have the entry where the proof says.
     #[error("log proof does not hold")]
-    Refused(#[from] InclusionError),
+    Refused(#[from] ProofError),
 }

@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use fanlight_auditlog::checkpoint::CheckpointError;
 use fanlight_auditlog::hash::EMPTY_ROOT;
+use fanlight_auditlog::policy::PolicyViolation;
 use fanlight_auditlog::tree::RightEdge;
 use fanlight_auditlog::{Hash, Policy, VerifiedCheckpoint};
 use fanlight_protocol::{Digest, UnixTime};
@@ -21,6 +21,9 @@ use crate::history::Ledger;
 /// Bytes of the longest state that is read: [`Limits::BOUNDED`](crate::history::Limits::BOUNDED) with every provider
 /// as large as it can be.
 pub const MAX_STATE_LEN: usize = 512 << 20;
+
+/// Different checkpoints of one holder that wait at the same time.
+pub const MAX_AHEAD: usize = 128;
 
 /// Levels of hash tiles a tree can have.
 const MAX_LEVELS: u8 = 8;
@@ -43,8 +46,8 @@ pub struct State {
     pub ledger: Ledger,
     /// What is wrong.
     pub alerts: AlertBook,
-    /// Checkpoints that others hold and that are larger than what the log shows, by who holds them.
-    pub ahead: BTreeMap<String, Ahead>,
+    // Checkpoints that wait until the log shows as much, by who holds them; of one holder each is of another tree.
+    pub(super) ahead: BTreeMap<String, Vec<Ahead>>,
     // Entries that must be in the log, by what the command line calls them.
     pub(super) expected: BTreeMap<String, Expected>,
     // Which of those are not found, by leaf.
@@ -53,15 +56,29 @@ pub struct State {
     pub last_run: UnixTime,
     /// When the last run that could check everything began.
     pub last_success: Option<UnixTime>,
+    // When much of the log was last read again for what the ledger no longer remembers.
+    pub(super) last_search: Option<UnixTime>,
 }
 
-/// A checkpoint that waits until the log shows as much.
+/// A checkpoint that waits until the log shows as much, to be compared then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ahead {
     /// The signed checkpoint.
     pub note: String,
     /// When it was seen first.
     pub since: UnixTime,
+}
+
+impl Ahead {
+    /// How many entries its tree has.
+    pub fn tree_size(&self) -> u64 {
+        self.note.lines().nth(1).and_then(|size| size.parse().ok()).unwrap_or_default()
+    }
+
+    /// Origin, size and root, which a cosignature does not change.
+    fn tree(&self) -> &str {
+        self.note.split_once("\n\n").map_or(&self.note, |(tree, _)| tree)
+    }
 }
 
 /// An entry that waits until it is in the log.
@@ -85,10 +102,11 @@ struct Saved<'a> {
     edge: SavedEdge,
     ledger: Cow<'a, Ledger>,
     alerts: AlertBook,
-    ahead: BTreeMap<String, Ahead>,
+    ahead: BTreeMap<String, Vec<Ahead>>,
     expected: BTreeMap<String, Expected>,
     last_run: UnixTime,
     last_success: Option<UnixTime>,
+    last_search: Option<UnixTime>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,7 +130,39 @@ impl State {
             awaited: HashMap::new(),
             last_run: now,
             last_success: None,
+            last_search: None,
         }
+    }
+
+    /// Keeps a checkpoint until the log shows as much; one that waits already keeps its time. `false` when its holder has
+    /// [`MAX_AHEAD`] others that wait, the oldest of which stay.
+    #[must_use]
+    pub fn wait_for(&mut self, holder: &str, ahead: Ahead) -> bool {
+        let waiting = self.ahead.entry(holder.to_owned()).or_default();
+        if waiting.iter().any(|known| known.tree() == ahead.tree()) {
+            return true;
+        }
+        let fits = waiting.len() < MAX_AHEAD;
+        if fits {
+            waiting.push(ahead);
+        }
+        fits
+    }
+
+    /// Checkpoints that wait, by who holds them.
+    pub const fn ahead(&self) -> &BTreeMap<String, Vec<Ahead>> {
+        &self.ahead
+    }
+
+    /// Takes those with their holders that have waited long enough: a tree of `tree_size` entries is shown.
+    pub fn due(&mut self, tree_size: u64) -> Vec<(String, Ahead)> {
+        let mut due = Vec::new();
+        for (holder, waiting) in &mut self.ahead {
+            let ready = waiting.extract_if(.., |ahead| ahead.tree_size() <= tree_size);
+            due.extend(ready.map(|ahead| (holder.clone(), ahead)));
+        }
+        self.ahead.retain(|_, waiting| !waiting.is_empty());
+        due
     }
 
     /// What [`Self::parse`] parses.
@@ -129,6 +179,7 @@ impl State {
             expected: self.expected.clone(),
             last_run: self.last_run,
             last_success: self.last_success,
+            last_search: self.last_search,
         };
         let json = serde_json::to_vec(&saved).expect("maps have text keys and writing to memory succeeds");
         let mut bytes = format!("{HEADER}{VERSION} {}\n", Digest::of(&json)).into_bytes();
@@ -173,6 +224,7 @@ impl State {
             awaited: HashMap::new(),
             last_run: saved.last_run,
             last_success: saved.last_success,
+            last_search: saved.last_search,
         };
         state.expect(saved.expected);
         Ok(state)
@@ -182,8 +234,10 @@ impl State {
 /// Any log of the policy: a quorum that was there when the checkpoint was saved may have been replaced since.
 fn verify(note: &str, policy: &Policy) -> Result<VerifiedCheckpoint, StateError> {
     let origin = note.lines().next().unwrap_or_default();
-    let log_key = policy.log_keys().find(|key| key.name() == origin).ok_or(StateError::OtherLog)?;
-    VerifiedCheckpoint::verify(note.as_bytes(), log_key).map_err(StateError::Checkpoint)
+    if !policy.log_keys().any(|key| key.name() == origin) {
+        return Err(StateError::OtherLog);
+    }
+    policy.verify_log_signature(note.as_bytes()).map_err(StateError::Checkpoint)
 }
 
 impl SavedEdge {
@@ -240,7 +294,7 @@ pub enum StateError {
     /// The policy does not name the log that the state is of.
     #[error("state is of another log than the given keys")]
     OtherLog,
-    /// The checkpoint is not signed by the log's key, which may have been replaced.
+    /// The checkpoint is not signed by any of the log's keys, which may have been replaced.
     #[error("state holds a checkpoint that the given key did not sign")]
-    Checkpoint(#[source] CheckpointError),
+    Checkpoint(#[source] PolicyViolation),
 }

@@ -1,11 +1,11 @@
 //! What a witness remembers of a log.
 
 use fanlight_auditlog::checkpoint::CheckpointError;
-use fanlight_auditlog::note::{Note, NoteError, SignatureLine};
+use fanlight_auditlog::note::{MAX_NOTE_LEN, MAX_SIGNATURES, Note, NoteError, SignatureLine};
 use fanlight_auditlog::witness::write_cosignatures;
 use fanlight_auditlog::{Checkpoint, Hash, VerifierKey};
 
-use super::Submission;
+use super::{Refusal, Submission};
 
 /// The last checkpoint of a log that a witness cosigned, as a note: signed by the log and by the witness.
 ///
@@ -22,9 +22,19 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn new(checkpoint: Checkpoint, time: u64, submission: &Submission, cosignatures: Vec<SignatureLine>) -> Self {
+    /// The record of a checkpoint that was just cosigned. It is one that [`Self::parse`] takes, or none: what cannot be
+    /// read again would stop the log for good.
+    pub(super) fn new(
+        checkpoint: Checkpoint,
+        time: u64,
+        submission: &Submission,
+        cosignatures: Vec<SignatureLine>,
+    ) -> Result<Self, Refusal> {
         let note = format!("{}{}", submission.note(), write_cosignatures(&cosignatures));
-        Self { checkpoint, time, note, cosignatures }
+        if note.len() > MAX_NOTE_LEN || submission.signatures.len() + cosignatures.len() > MAX_SIGNATURES {
+            return Err(Refusal::TooLong);
+        }
+        Ok(Self { checkpoint, time, note, cosignatures })
     }
 
     /// Parses the record of the log `origin` by the witness with these keys, one of which at least must have signed it.

@@ -15,9 +15,6 @@ pub enum Refusal {
     /// What follows the proof is not a signed note.
     #[error("not a signed note after the proof")]
     MalformedNote(#[source] NoteError),
-    /// The note's text is not a checkpoint.
-    #[error("not a checkpoint after the proof")]
-    MalformedCheckpoint(#[source] CheckpointError),
     /// No log of this origin is known.
     #[error("unknown log")]
     UnknownLog,
@@ -27,6 +24,9 @@ pub enum Refusal {
     /// No key of the log signed.
     #[error("not signed by the log")]
     NotSigned,
+    /// What the log signed is not a checkpoint.
+    #[error("not a checkpoint after the proof")]
+    MalformedCheckpoint(#[source] CheckpointError),
     /// The proof would go from a larger tree to a smaller one.
     #[error("old size above the checkpoint's")]
     OldSizeAboveTreeSize,
@@ -45,8 +45,15 @@ pub enum Refusal {
     /// The tree is not shown to go on from the recorded one.
     #[error("consistency proof does not hold")]
     Inconsistent(#[source] ProofError),
-    /// The witness's clock shows a time at which it cannot have signed: it was set back, or never set.
-    #[error("the clock of the witness is {behind} seconds behind its own last cosignature")]
+    /// With the cosignatures the note would be longer than notes may be.
+    #[error("no room for cosignatures on the note")]
+    TooLong,
+    /// The witness's clock shows a time at which it cannot have signed: it was set back, never set, or far ahead at the last
+    /// cosignature. Keys that signed for a later time state that nothing was cosigned until then, and cannot take it back.
+    #[error(
+        "the clock of the witness is {behind} seconds behind its own last cosignature; set the clock right, or, if it was \
+         ahead then, wait until it gets there or make a witness with new keys in another directory"
+    )]
     Clock {
         /// By how many seconds.
         behind: u64,
@@ -60,7 +67,11 @@ impl Refusal {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed(_) | Self::MalformedNote(_) | Self::MalformedCheckpoint(_) | Self::OldSizeAboveTreeSize => 400,
+            Self::Malformed(_)
+            | Self::MalformedNote(_)
+            | Self::MalformedCheckpoint(_)
+            | Self::OldSizeAboveTreeSize
+            | Self::TooLong => 400,
             Self::BadSignature | Self::NotSigned => 403,
             Self::UnknownLog => 404,
             Self::OtherOldSize { .. } => 409,

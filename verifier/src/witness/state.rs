@@ -4,11 +4,13 @@
 //! <hex(SHA-256(origin))>/checkpoint   the record of a log, as those who monitor it may read it
 //! <hex(SHA-256(origin))>/fork         two checkpoints of one size that the log signed, if it ever did
 //! ```
-//! A record is read for each request and never cached: what the store says is what holds. It is written before anyone
-//! is told of the cosignatures on it, by one request of a log at a time.
+//! A record is read for each request, since what the store says is what holds, and written by one request of a log at a
+//! time. Nobody is told of the cosignatures on it before the write has returned: what a store shows meanwhile, or after a
+//! write that failed, or what another process has left there, may be gone after a crash.
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::{self, PoisonError};
 
 use bytes::Bytes;
 use fanlight_auditlog::ObjectStore;
@@ -40,16 +42,30 @@ struct KnownLog {
     places: Semaphore,
     // Held from reading a record to having written the next.
     turn: Mutex<()>,
+    // The last record of which this process knows that no crash takes it back.
+    durable: sync::Mutex<Option<Record>>,
+}
+
+impl KnownLog {
+    fn new(origin: &str) -> Self {
+        let (turn, durable) = Default::default();
+        Self { origin: origin.to_owned(), places: Semaphore::new(MAX_WAITING), turn, durable }
+    }
+
+    fn durable(&self) -> sync::MutexGuard<'_, Option<Record>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read, unless a crash may still take it back.
+    fn if_durable<'r>(&self, recorded: Option<&'r Record>) -> Option<&'r Record> {
+        recorded.filter(|recorded| self.durable().as_ref() == Some(recorded))
+    }
 }
 
 impl<S: ObjectStore> WitnessState<S> {
     /// The witness with its records in `store`.
     pub fn new(witness: Witness, store: S) -> Self {
-        let known = |origin: &str| {
-            let log = KnownLog { origin: origin.to_owned(), places: Semaphore::new(MAX_WAITING), turn: Mutex::default() };
-            (directory(origin), log)
-        };
-        let logs = witness.origins().map(known).collect();
+        let logs = witness.origins().map(|origin| (directory(origin), KnownLog::new(origin))).collect();
         Self { witness, store, logs }
     }
 
@@ -70,7 +86,7 @@ impl<S: ObjectStore> WitnessState<S> {
         let recorded = self.read(&directory, &log.origin).await?;
         let checked = self.witness.check(&submission, recorded.as_ref());
         self.keep_fork(&directory, &submission, recorded.as_ref(), checked).await?;
-        if let Some(lines) = self.witness.repeat(&submission, recorded.as_ref(), now()) {
+        if let Some(lines) = self.witness.repeat(&submission, log.if_durable(recorded.as_ref()), now()) {
             return Ok(lines);
         }
 
@@ -80,22 +96,40 @@ impl<S: ObjectStore> WitnessState<S> {
         let now = now();
         let checked = self.witness.check(&submission, recorded.as_ref());
         self.keep_fork(&directory, &submission, recorded.as_ref(), checked).await?;
-        if let Some(lines) = self.witness.repeat(&submission, recorded.as_ref(), now) {
+        if let Some(lines) = self.witness.repeat(&submission, log.if_durable(recorded.as_ref()), now) {
             return Ok(lines);
         }
         let record = self.witness.cosign(&submission, recorded.as_ref(), now)?;
-        let written = self.store.put(&record_key(&directory), Bytes::copy_from_slice(record.note().as_bytes())).await;
-        written.map_err(AnswerError::NotRecorded)?;
+        self.write(&directory, log, &record).await?;
         Ok(record.cosignatures())
     }
 
-    /// Answers `GET /<hex(SHA-256(origin))>/checkpoint`: the record of a log; `None` before there is one.
+    /// Answers `GET /<hex(SHA-256(origin))>/checkpoint`: the last record of a log that no crash takes back; `None` before
+    /// there is one.
+    ///
+    /// What an earlier process has left is first written once more, since that process may not have synced it. **The future
+    /// must be polled to its end**, as that of [`Self::add_checkpoint`].
     pub async fn checkpoint(&self, origin_hash: &str) -> Result<Option<String>, AnswerError> {
         let Some(log) = self.logs.get(origin_hash) else { return Ok(None) };
-        Ok(self.read(origin_hash, &log.origin).await?.map(|record| record.note().to_owned()))
+        let durable = || log.durable().as_ref().map(|record| record.note().to_owned());
+        if let Some(note) = durable() {
+            return Ok(Some(note));
+        }
+        if self.read(origin_hash, &log.origin).await?.is_none() {
+            return Ok(None);
+        }
+
+        let _place = log.places.try_acquire().map_err(|_| AnswerError::Busy)?;
+        let _turn = log.turn.lock().await;
+        if let Some(note) = durable() {
+            return Ok(Some(note));
+        }
+        let Some(record) = self.read(origin_hash, &log.origin).await? else { return Ok(None) };
+        self.write(origin_hash, log, &record).await?;
+        Ok(Some(record.note().to_owned()))
     }
 
-    /// The record of a known log by its origin.
+    /// The record of a known log by its origin, as the store has it: what counts, though a crash may still take it back.
     pub async fn record(&self, origin: &str) -> Result<Option<Record>, AnswerError> {
         self.read(&directory(origin), origin).await
     }
@@ -105,6 +139,14 @@ impl<S: ObjectStore> WitnessState<S> {
         let Some(bytes) = self.store.get(&key).await.map_err(AnswerError::NotRead)? else { return Ok(None) };
         let record = Record::parse(&bytes, origin, self.witness.verifier_keys());
         record.map(Some).map_err(|source| AnswerError::Damaged { origin: origin.to_owned(), key, source })
+    }
+
+    /// Writes the record of a log whose turn the caller has.
+    async fn write(&self, directory: &str, log: &KnownLog, record: &Record) -> Result<(), AnswerError> {
+        let written = self.store.put(&record_key(directory), Bytes::copy_from_slice(record.note().as_bytes())).await;
+        written.map_err(AnswerError::NotRecorded)?;
+        log.durable().replace(record.clone());
+        Ok(())
     }
 
     /// Passes on the result of a check; keeps the evidence if it is one that nobody but the log can have caused.

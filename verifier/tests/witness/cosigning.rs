@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use fanlight_auditlog::note::KeyType;
+use fanlight_auditlog::note::{KeyType, MAX_NOTE_LEN, MAX_SIGNATURES, Note};
 use fanlight_auditlog::{Checkpoint, CosignerKey, VerifiedCheckpoint, VerifierKey};
 use fanlight_verifier::witness::{Answer, AnswerError, EARLIEST_TIME, MAX_CLOCK_STEP, Refusal, Witness};
 use p256::ecdsa::signature::Signer as _;
@@ -59,7 +59,8 @@ async fn a_cosignature_is_fresh_and_never_older_than_the_last() {
     for time in [NOW + 6 - MAX_CLOCK_STEP, EARLIEST_TIME - 1, 1, 0] {
         let refused = at(time, tree.request(7, 8)).await.unwrap_err();
         assert!(matches!(refused, AnswerError::Refused(Refusal::Clock { .. })), "{refused}");
-        assert_eq!(Answer::from(&refused).status, 503);
+        let Answer { status, body, .. } = Answer::from(&refused);
+        assert!(status == 503 && body.contains("set the clock right") && body.contains("new keys"), "{body}");
         assert_eq!(running.size().await, Some(7));
     }
     let refused = at(u64::MAX, tree.request(7, 8)).await.unwrap_err();
@@ -94,6 +95,32 @@ async fn lines_after_the_root_are_signed_where_the_log_signed_them() {
     assert_eq!(running.status(request(5, &tree.proof(5, 6), &added)).await, 403);
     let plain = format!("{}\n{}\n", tree.text(6), line(6));
     assert_eq!(running.status(request(5, &tree.proof(5, 6), &plain)).await, 200);
+}
+
+/// Whatever a log signs, its record can be read again.
+#[tokio::test]
+async fn a_log_cannot_take_the_room_for_cosignatures() {
+    let tree = Tree::new(ORIGIN, 1, 9);
+    let post_quantum = CosignerKey::ml_dsa_44(ORIGIN, &[3; 32]).unwrap();
+    let running = Running::new([tree.key(), post_quantum.verifier_key()]);
+    // As many good signatures of one key as fit.
+    let checkpoint = Checkpoint::parse(&tree.text(5)).unwrap();
+    let lines: String =
+        (1..MAX_SIGNATURES as u64).map(|time| post_quantum.cosign(&checkpoint, time).unwrap().to_string() + "\n").collect();
+    let note = tree.note(5) + &lines;
+    assert_eq!(running.status(request(0, &[], &note)).await, 200);
+    let served = running.state.checkpoint(&hash(ORIGIN)).await.unwrap().unwrap();
+    assert_eq!(Note::parse(served.as_bytes()).unwrap().signatures().len(), 4);
+    assert_eq!(running.status(tree.request(5, 6)).await, 200);
+
+    // Lines after the root that leave room for one signature.
+    let extension = "x".repeat(MAX_NOTE_LEN - 200 - tree.text(7).len());
+    let note = tree.signer().sign(&format!("{}{extension}\n", tree.text(7)));
+    assert!(Note::parse(note.as_bytes()).is_ok());
+    let error = running.try_add(request(6, &tree.proof(6, 7), &note)).await.unwrap_err();
+    assert!(matches!(error, AnswerError::Refused(Refusal::TooLong)), "{error}");
+    assert_eq!((Answer::from(&error).status, running.size().await), (400, Some(6)));
+    assert_eq!(running.status(tree.request(6, 7)).await, 200);
 }
 
 #[tokio::test]

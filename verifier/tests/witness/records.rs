@@ -1,69 +1,13 @@
 //! What a witness remembers: through restarts, failing disks, damage and forks.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use fanlight_auditlog::store::{PutNew, StoreError};
-use fanlight_auditlog::{DirStore, ObjectStore, TileSource, VerifiedCheckpoint};
+use fanlight_auditlog::VerifiedCheckpoint;
 use fanlight_verifier::witness::{Answer, AnswerError, MAX_WAITING, Refusal, WitnessState};
-use tempfile::TempDir;
-use tokio::sync::Semaphore;
 
+use crate::faulty::{Faulty, GATE};
 use crate::running::{NOW, ORIGIN, Running, hash, witness};
 use crate::tree::{Tree, request};
-
-/// Writes that may pass the gate at the same time.
-const GATE: usize = 1000;
-
-/// A directory whose next write fails, with or without its effect, or waits.
-struct Faulty {
-    store: DirStore,
-    fault: Arc<Mutex<Option<bool>>>,
-    gate: Arc<Semaphore>,
-}
-
-impl Faulty {
-    fn new(dir: &TempDir) -> Self {
-        let store = DirStore::open_writer(dir.path()).expect("an empty directory opens");
-        Self { store, fault: Arc::default(), gate: Arc::new(Semaphore::new(GATE)) }
-    }
-
-    /// Runs a write once the gate is open, with the fault, if one is due.
-    async fn write<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let _open = self.gate.acquire().await.expect("it is never closed");
-        let fault = self.fault.lock().expect("no test panics with it").take();
-        let failure = StoreError::new("write", std::io::Error::other("fault injected"));
-        match fault {
-            None => write.await,
-            Some(false) => Err(failure),
-            Some(true) => write.await.and(Err(failure)),
-        }
-    }
-}
-
-impl TileSource for Faulty {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.store.get(key).await
-    }
-}
-
-impl ObjectStore for Faulty {
-    async fn put_new(&self, key: &str, bytes: Bytes) -> Result<PutNew, StoreError> {
-        self.write(self.store.put_new(key, bytes)).await
-    }
-
-    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        self.write(self.store.put(key, bytes)).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.store.delete(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.store.list(prefix).await
-    }
-}
 
 #[tokio::test]
 async fn no_cosignature_leaves_before_its_record_is_written() {
@@ -71,17 +15,16 @@ async fn no_cosignature_leaves_before_its_record_is_written() {
     let fork = tree.forked(3, 9);
     let dir = tempfile::tempdir().unwrap();
     let store = Faulty::new(&dir);
-    let fault = Arc::clone(&store.fault);
-    let state = WitnessState::new(witness([tree.key()]), store);
+    let state = WitnessState::new(witness([tree.key()]), store.clone());
     let add = async |request: String| state.add_checkpoint(request.as_bytes(), || NOW).await;
     add(tree.request(0, 3)).await.unwrap();
 
-    fault.lock().unwrap().replace(false);
+    store.fail_next(false);
     assert!(matches!(add(tree.request(3, 6)).await, Err(AnswerError::NotRecorded(_))));
     // Nothing was recorded, nothing was told: the log may still go anywhere.
     add(fork.request(3, 5)).await.unwrap();
 
-    fault.lock().unwrap().replace(true);
+    store.fail_next(true);
     let error = add(fork.request(5, 7)).await.unwrap_err();
     assert_eq!(Answer::from(&error).status, 503);
     // It was recorded, and from then on it counts.
@@ -89,7 +32,7 @@ async fn no_cosignature_leaves_before_its_record_is_written() {
     assert!(matches!(refused, AnswerError::Refused(Refusal::OtherOldSize { recorded: 7 })), "{refused}");
     add(fork.request(7, 9)).await.unwrap();
     // A fork stays one where there is no room to keep the evidence.
-    fault.lock().unwrap().replace(false);
+    store.fail_next(false);
     let error = add(request(9, &[], &tree.note(9))).await.unwrap_err();
     assert!(matches!(error, AnswerError::Fork { source: Some(_), .. }), "{error}");
     assert_eq!(Answer::from(&error).status, 422);

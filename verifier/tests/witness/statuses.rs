@@ -16,11 +16,20 @@ async fn every_status_in_the_order_of_the_specification() {
     let fork = tree.forked(10, 9);
     let junk = Hash::new([7; 32]);
     let sign = |text: &str| tree.signer().sign(text);
+    let malformed = |origin: &str| format!("{origin}\n40\nno root\n");
     let empty_with_root = sign(&format!("{ORIGIN}\n0\n{junk}\n"));
     let good_proof = tree.proof(RECORDED, 40);
     let with_proof = |proof: &[Hash]| request(RECORDED, proof, &tree.note(40));
     let cases: Vec<(&str, String, u16)> = vec![
         ("unknown log, signed by nobody, sizes reversed", request(50, &[], &stranger.note(40)), 404),
+        (
+            "unknown log, malformed checkpoint",
+            format!("old 50\n\n{}", stranger.signer().sign(&malformed(stranger.origin()))),
+            404,
+        ),
+        ("unknown log, signed by a known one", format!("old {RECORDED}\n\n{}", sign("hello\n")), 404),
+        ("another log's key, malformed checkpoint", format!("old 50\n\n{}", impostor.signer().sign(&malformed(ORIGIN))), 403),
+        ("bad signature, malformed checkpoint", format!("old 50\n\n{}", with_bad_signature(&sign(&malformed(ORIGIN)))), 403),
         ("another log's key, sizes reversed", request(50, &[], &impostor.note(40)), 403),
         ("bad signature, sizes reversed", request(50, &[], &with_bad_signature(&tree.note(40))), 403),
         ("bad signature beside a good one", tree.request(RECORDED, 40) + &bad_line(&tree, 40), 403),
@@ -45,7 +54,8 @@ async fn every_status_in_the_order_of_the_specification() {
         ("old size beyond 64 bits", tree.request(RECORDED, 40).replacen("old 20", "old 18446744073709551636", 1), 400),
         ("proof that is not base64", tree.request(RECORDED, 40).replacen('=', "!", 1), 400),
         ("no signature", format!("old {RECORDED}\n\n{}", tree.text(40)), 400),
-        ("no checkpoint", format!("old {RECORDED}\n\n{}", sign("hello\n")), 400),
+        ("malformed checkpoint, other old size", format!("old 3\n\n{}", sign(&malformed(ORIGIN))), 400),
+        ("no more than an origin", format!("old {RECORDED}\n\n{}", sign(&format!("{ORIGIN}\n"))), 400),
         ("carriage returns", tree.request(RECORDED, 40).replace('\n', "\r\n"), 400),
         ("nothing", String::new(), 400),
         ("everything in order", tree.request(RECORDED, RECORDED), 200),

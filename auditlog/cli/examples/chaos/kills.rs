@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tempfile::TempDir;
 
 use crate::random::Random;
@@ -26,21 +26,20 @@ const LONGEST_ENTRY: u64 = 1500;
 /// The longest that a writer lives: a start, and the two rounds that take all that it is offered.
 const LONGEST_LIFE: Duration = Duration::from_millis(300);
 
+/// Stops from one seed's to the next one's. Odd, so that it is before and after an operation in turn.
+const STRIDE: u64 = 7;
+
 pub(crate) fn at_every_operation(args: &Args) -> anyhow::Result<Option<Counts>> {
-    // Each seed is the next stop on the way through a writer's life; at its end the way begins anew.
-    let step = Cell::new(0);
+    // Stops 2n and 2n + 1 are before and after the operation n of a writer's life. Its end is reached in strides, and
+    // then the next lap starts one stop further: few seeds see all of a life, and STRIDE laps every stop.
+    let stop = Cell::new(0);
     repeatedly(args, |trial, random| {
-        let (operation, is_after) = (1 + step.get() / 2, step.get() % 2 == 1);
-        step.set(step.get() + 1);
         let entries = trial.offer(1 + random.below(300), LONGEST_ENTRY, random);
         let mut command = Command::new(env::current_exe()?);
         command.arg("--append-to").arg(trial.dir()).arg("--log").arg(&args.log);
-        command.args(["--last", &operation.to_string()]).args(is_after.then_some("--finish-last"));
+        command.args(["--last", &(1 + stop.get() / 2).to_string()]).args((stop.get() % 2 == 1).then_some("--finish-last"));
         let mut writer = Writer::start(command, entries)?;
-        writer.wait_for_answers(usize::MAX);
-        if writer.ends_well()? {
-            step.set(0);
-        }
+        stop.set(if writer.ends_well()? { (stop.get() + 1) % STRIDE } else { stop.get() + STRIDE });
         Ok(writer)
     })
 }
@@ -93,6 +92,7 @@ fn repeatedly(args: &Args, start: impl Fn(&mut Trial, &mut Random) -> anyhow::Re
         }
         counts.add(&trial);
     }
+    ensure!(counts.blows > 0 || args.seeds < SEEDS_PER_RESPITE, "every writer came to its end");
     Ok(Some(counts))
 }
 

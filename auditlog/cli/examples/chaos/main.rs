@@ -5,9 +5,9 @@
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod crowd;
-mod doomed;
 mod full_disk;
 mod kills;
+mod mortal;
 mod random;
 mod trial;
 mod writer;
@@ -21,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow, ensure};
 use clap::Parser;
 
-use crate::doomed::Doom;
+use crate::mortal::Death;
 use crate::trial::Trial;
 
 /// Reliability runs against real processes.
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let played = match (&args.full_disk_in, &args.append_to) {
         (Some(dir), _) => full_disk::inside(&args, dir).map(|counts| println!("{counts}")),
-        (None, Some(dir)) => doomed::append(dir, Doom { operation: args.last, is_after: args.finish_last }),
+        (None, Some(dir)) => mortal::append(dir, Death { operation: args.last, is_after: args.finish_last }),
         (None, None) => run(&args),
     };
     match played {

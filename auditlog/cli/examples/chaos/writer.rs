@@ -8,14 +8,18 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow, ensure};
+use fanlight_auditlog::{Hash, leaf_hash};
+
+/// Its number.
+const SIGKILL: i32 = 9;
 
 /// A process that appends what it is offered.
 #[derive(Debug)]
 pub(crate) struct Writer {
     child: Child,
-    indices: Receiver<u64>,
+    answers: Receiver<String>,
     /// Those read so far.
-    answered: Vec<u64>,
+    answered: Vec<String>,
     complaints: Receiver<String>,
     /// Those read so far.
     said: Vec<String>,
@@ -27,8 +31,8 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Answers {
     pub(crate) status: ExitStatus,
-    /// Each acknowledged entry, at the index that was answered.
-    pub(crate) acknowledged: Vec<(u64, String)>,
+    /// The leaf of each acknowledged entry, at the index that was answered.
+    pub(crate) acknowledged: Vec<(u64, Hash)>,
     /// What it wrote to its standard error.
     pub(crate) said: String,
 }
@@ -44,7 +48,8 @@ impl Writer {
         Self::start(command, entries)
     }
 
-    /// A program that reads entries as lines and answers each with its index, in order.
+    /// A program that reads entries as lines and answers each with a line: `<index>`, in order, or in any order
+    /// `acked <index> <leaf hash>`.
     pub(crate) fn start<E>(mut command: Command, entries: E) -> anyhow::Result<Self>
     where
         E: IntoIterator<Item = String, IntoIter: Send> + 'static,
@@ -64,16 +69,16 @@ impl Writer {
             }
             offered
         });
-        let indices = lines(child.stdout.take().context("stdout")?, |line| line.parse().ok());
-        let complaints = lines(child.stderr.take().context("stderr")?, |line| Some(line.to_owned()));
-        Ok(Self { child, indices, answered: Vec::new(), complaints, said: Vec::new(), feeding })
+        let answers = lines(child.stdout.take().context("stdout")?);
+        let complaints = lines(child.stderr.take().context("stderr")?);
+        Ok(Self { child, answers, answered: Vec::new(), complaints, said: Vec::new(), feeding })
     }
 
     /// Returns once `n` entries in all are acknowledged, or the writer has ended.
     pub(crate) fn wait_for_answers(&mut self, n: usize) {
         while self.answered.len() < n {
-            match self.indices.recv() {
-                Ok(index) => self.answered.push(index),
+            match self.answers.recv() {
+                Ok(answer) => self.answered.push(answer),
                 Err(_) => break,
             }
         }
@@ -103,24 +108,35 @@ impl Writer {
     /// Waits for its end, and for that of what it is offered.
     pub(crate) fn wait(mut self) -> anyhow::Result<Answers> {
         // What is still in the pipes was said too.
-        self.answered.extend(self.indices.iter());
+        self.answered.extend(self.answers.iter());
         self.said.extend(self.complaints.iter());
         let status = self.child.wait()?;
         let offered = self.feeding.join().map_err(|_| anyhow!("the thread that feeds a writer panicked"))?;
-        Ok(Answers { status, acknowledged: self.answered.into_iter().zip(offered).collect(), said: self.said.join("\n") })
+        ensure!(self.answered.len() <= offered.len(), "more answers than entries");
+        let answers = self.answered.iter().zip(&offered);
+        let acknowledged =
+            answers.map(|(answer, entry)| parse_answer(answer, entry).with_context(|| format!("no answer: {answer:?}")));
+        Ok(Answers { status, acknowledged: acknowledged.collect::<Result<_, _>>()?, said: self.said.join("\n") })
     }
 }
 
+/// The index and the leaf, which is that of `entry` when the answer does not say.
+fn parse_answer(answer: &str, entry: &str) -> Option<(u64, Hash)> {
+    let Some(answer) = answer.strip_prefix("acked ") else {
+        return Some((answer.parse().ok()?, leaf_hash(entry.as_bytes())));
+    };
+    let (index, leaf) = answer.split_once(' ')?;
+    Some((index.parse().ok()?, Hash::parse_base64(leaf)?))
+}
+
 /// Whole lines: a last one without its end may be half a number.
-fn lines<T: Send + 'static>(pipe: impl Read + Send + 'static, parse: fn(&str) -> Option<T>) -> Receiver<T> {
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = String::new();
         while pipe.read_line(&mut line).is_ok() && line.ends_with('\n') {
-            if let Some(parsed) = parse(line.trim_end()) {
-                let _ = sender.send(parsed);
-            }
+            let _ = sender.send(line.trim_end().to_owned());
             line.clear();
         }
     });
@@ -134,8 +150,8 @@ impl Answers {
         Ok(())
     }
 
-    /// Whether SIGKILL or its own abort ended it.
+    /// Whether SIGKILL ended it, and not a panic that aborts.
     pub(crate) fn was_killed(&self) -> bool {
-        self.status.signal().is_some()
+        self.status.signal() == Some(SIGKILL)
     }
 }

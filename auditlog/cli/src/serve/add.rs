@@ -16,8 +16,10 @@ use fanlight_auditlog::bundle::parse_bundle;
 use fanlight_auditlog::{Appended, MAX_ENTRY_LEN};
 use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use crate::serve::body::receive;
+use crate::serve::body::{Received, receive};
 use crate::serve::refusal::Refusal;
 use crate::serve::{NOT_STORED, Server, TEXT};
 
@@ -33,6 +35,11 @@ const INDEX_HEADER: HeaderName = HeaderName::from_static("x-log-index");
 pub(super) async fn add(State(server): State<Arc<Server>>, headers: HeaderMap, body: Body) -> Response {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    // Appends wait as long as the log does; they leave connections to those who only read.
+    let Ok(_place) = server.adds.try_acquire() else {
+        server.metrics.crowded();
+        return Refusal::crowded(server.log.stats().retry_after).into_response();
+    };
     let answer = match media_type.as_str() {
         BATCH_TYPE => add_batch(&server, &headers, body).await,
         // A form's framing would become part of the entry.
@@ -43,14 +50,14 @@ pub(super) async fn add(State(server): State<Arc<Server>>, headers: HeaderMap, b
 }
 
 async fn add_one(server: &Server, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let received = receive(&server.held, headers, body, MAX_ENTRY_LEN).await?;
+    let received = received(server, &server.held_entries, headers, body, MAX_ENTRY_LEN).await?;
     let appended = append(server, &received.bytes).await?;
     let headers = [TEXT, NOT_STORED];
     Ok(([(INDEX_HEADER, appended.index.to_string())], headers, appended.tlog_proof.to_string()).into_response())
 }
 
 async fn add_batch(server: &Server, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let received = receive(&server.held, headers, body, MAX_BATCH_LEN).await?;
+    let received = received(server, &server.held_batches, headers, body, MAX_BATCH_LEN).await?;
     let entries = parse_bundle(&received.bytes).map_err(Refusal::bad_batch)?;
     if entries.is_empty() {
         return Err(Refusal::EMPTY_BATCH);
@@ -70,10 +77,25 @@ async fn add_batch(server: &Server, headers: &HeaderMap, body: Body) -> Result<R
     }
 }
 
+async fn received(
+    server: &Server,
+    held: &Arc<Semaphore>,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Received, Refusal> {
+    let received = receive(held, headers, body, limit).await;
+    received.map_err(|error| Refusal::bad_body(error, server.log.stats().retry_after))
+}
+
 /// Appends a copy: a part of a batch would keep all of its memory.
 async fn append(server: &Server, entry: &[u8]) -> Result<Appended, Refusal> {
     let waiting = server.metrics.wait();
-    let appended = server.log.append(Bytes::copy_from_slice(entry)).await?;
+    let Ok(appended) = timeout(server.patience, server.log.append(Bytes::copy_from_slice(entry))).await else {
+        server.metrics.unanswered();
+        return Err(Refusal::unanswered(server.log.stats().retry_after));
+    };
+    let appended = appended?;
     waiting.answered();
     Ok(appended)
 }

@@ -14,8 +14,12 @@ use tokio::time::timeout;
 /// Longest time for a whole body: the longest needs 1.1 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of bodies that are held at the same time: 16 of the longest, or 1,024 single entries.
-pub(super) const MAX_HELD: usize = 64 * 1024 * 1024;
+/// Bytes of single entries that are held at the same time: 512 of the longest.
+pub(super) const MAX_HELD_ENTRIES: usize = 32 * 1024 * 1024;
+
+/// Bytes of batches that are held at the same time: 16 of the longest. Apart from the entries, so that a few slow senders of
+/// batches do not keep everybody else from appending.
+pub(super) const MAX_HELD_BATCHES: usize = 64 * 1024 * 1024;
 
 /// Bytes that are read of a body beyond its limit: an answer that overtakes the body is lost with the connection that
 /// breaks under it.
@@ -40,7 +44,7 @@ pub(super) enum BodyError {
     TooLong,
 }
 
-/// Receives a body of at most `limit` bytes; `held` counts bytes, of all requests.
+/// Receives a body of at most `limit` bytes; `held` counts bytes that came, of all requests.
 pub(super) async fn receive(held: &Arc<Semaphore>, headers: &HeaderMap, body: Body, limit: usize) -> Result<Received, BodyError> {
     if headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(BodyError::Encoded);
@@ -49,15 +53,15 @@ pub(super) async fn receive(held: &Arc<Semaphore>, headers: &HeaderMap, body: Bo
     if announced.is_some_and(|length| length > limit + MAX_EXCESS) {
         return Err(BodyError::TooLong);
     }
-    let share = u32::try_from(announced.unwrap_or(limit).min(limit)).expect("limits are far below 4 GiB");
-    let held = Arc::clone(held).try_acquire_many_owned(share).map_err(|_| BodyError::NoRoom)?;
-    match timeout(BODY_TIMEOUT, collect(body, limit)).await {
-        Ok(bytes) => Ok(Received { bytes: bytes?, _held: held }),
+    match timeout(BODY_TIMEOUT, collect(held, body, limit)).await {
+        Ok(received) => received,
         Err(_) => Err(BodyError::TimedOut),
     }
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, BodyError> {
+async fn collect(held: &Arc<Semaphore>, body: Body, limit: usize) -> Result<Received, BodyError> {
+    // What is only announced takes nothing from anybody.
+    let mut share = Arc::clone(held).try_acquire_many_owned(0).map_err(|_| BodyError::NoRoom)?;
     let (mut received, mut length) = (BytesMut::new(), 0);
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
@@ -67,10 +71,12 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, BodyError> {
             break;
         }
         if length <= limit {
+            let n = u32::try_from(piece.len()).expect("limits are far below 4 GiB");
+            share.merge(Arc::clone(held).try_acquire_many_owned(n).map_err(|_| BodyError::NoRoom)?);
             received.extend_from_slice(&piece);
         }
     }
-    if length <= limit { Ok(received.freeze()) } else { Err(BodyError::TooLong) }
+    if length <= limit { Ok(Received { bytes: received.freeze(), _held: share }) } else { Err(BodyError::TooLong) }
 }
 
 #[cfg(test)]
@@ -91,15 +97,16 @@ mod tests {
         let held = Arc::new(Semaphore::new(10));
         let piece = |length: usize| Ok(Bytes::from(vec![7; length]));
         for _ in 0..2 {
-            // Without a length in its head a body counts as the longest, and gives its share back in the end.
+            // It gives its share back in the end.
             assert_eq!(receive_pieces(&held, vec![piece(4), piece(6)]).await, Ok(Bytes::from(vec![7; 10])));
             assert_eq!(receive_pieces(&held, vec![piece(4), piece(7)]).await, Err(BodyError::TooLong));
             assert_eq!(receive_pieces(&held, vec![piece(11), piece(MAX_EXCESS)]).await, Err(BodyError::TooLong));
             let broken = Err(io::ErrorKind::ConnectionReset.into());
             assert_eq!(receive_pieces(&held, vec![piece(4), broken]).await, Err(BodyError::Incomplete));
         }
-        let _taken = Arc::clone(&held).try_acquire_owned().unwrap();
-        assert_eq!(receive_pieces(&held, vec![piece(1)]).await, Err(BodyError::NoRoom));
+        let _taken = Arc::clone(&held).try_acquire_many_owned(5).unwrap();
+        assert_eq!(receive_pieces(&held, vec![piece(5)]).await, Ok(Bytes::from(vec![7; 5])));
+        assert_eq!(receive_pieces(&held, vec![piece(5), piece(1)]).await, Err(BodyError::NoRoom));
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::serve::stall::Unstalled;
+
 /// Longest time for a request's head to arrive, and for a connection to stay without a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,8 +25,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until `stopping`, and returns once every connection has sent the answers that it owes.
 ///
-/// HTTP/1.1 only: what stands in front of a log and speaks TLS also speaks that.
-pub(super) async fn serve(listener: TcpListener, router: Router, max_connections: usize, stopping: CancellationToken) {
+/// A client that does not take its answer for `patience` is cut off. HTTP/1.1 only: what stands in front of a log and
+/// speaks TLS also speaks that.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    patience: Duration,
+    stopping: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_BUFFER);
     let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(max_connections)));
@@ -45,7 +54,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, max_connections
         // Without the option an answer is only slower.
         let _ = socket.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
+        let io = TokioIo::new(Unstalled::new(socket, patience));
+        let connection = graceful.watch(builder.serve_connection(io, service).into_owned());
         tokio::spawn(async move {
             // How a connection ends is its client's affair.
             let _ = connection.await;

@@ -24,6 +24,8 @@ pub(super) struct Metrics {
     buckets: [AtomicU64; BUCKETS_MS.len() + 1],
     sum_us: AtomicU64,
     waiting: AtomicU64,
+    crowded: AtomicU64,
+    unanswered: AtomicU64,
     // Seconds since 1970.
     published: AtomicU64,
 }
@@ -41,8 +43,14 @@ impl Metrics {
         Waiting { metrics: self, since: Instant::now() }
     }
 
-    pub(super) fn n_waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+    /// Counts an append that found too many others waiting.
+    pub(super) fn crowded(&self) {
+        self.crowded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an append that was not answered in time.
+    pub(super) fn unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that a checkpoint was published just now.
@@ -78,6 +86,8 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         text.gauge("indexed_entries", "Entries that are recognised when they are appended again.", indexed);
     }
     text.server(&server.metrics);
+    text.gauge("adds", "Requests to append that are under way.", server.adds_under_way());
+    text.gauge("sending_bytes", "Bytes held for long answers, or reserved to read them.", server.bytes_sending());
     if let Some(witnesses) = &server.witnesses {
         text.witnesses(&witnesses.reports(), witnesses.passed_without_quorum());
     }
@@ -92,6 +102,7 @@ impl Text {
         self.gauge("tree_size", "Entries in the published checkpoint.", stats.tree_size);
         self.gauge("pool_entries", "Entries waiting for a round.", stats.pool_entries);
         self.gauge("pool_bytes", "Bytes waiting for a round.", stats.pool_bytes);
+        self.gauge("unanswered_entries", "Entries waiting for a round or in the one under way.", stats.unanswered);
         self.counter("rounds_total", "Rounds published.", stats.rounds);
         self.counter("failed_rounds_total", "Rounds that the store failed, or another writer took.", stats.failed_rounds);
         self.counter("not_cosigned_total", "Times that a checkpoint was held back for want of cosignatures.", stats.not_cosigned);
@@ -107,7 +118,10 @@ impl Text {
         if published > 0 {
             self.gauge("published_timestamp_seconds", "When this server last published a checkpoint.", published);
         }
-        self.gauge("waiting_appends", "Appends that wait for their answer.", metrics.n_waiting());
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.gauge("waiting_appends", "Appends that wait for their answer.", count(&metrics.waiting));
+        self.counter("crowded_total", "Appends refused because too many waited already.", count(&metrics.crowded));
+        self.counter("unanswered_total", "Appends not answered in time; the entries stay.", count(&metrics.unanswered));
         self.head("append_seconds", "histogram", "From the whole entry to its proof.");
         let mut count = 0;
         for (bucket, bound) in metrics.buckets.iter().zip(BUCKETS_MS.map(Some).into_iter().chain([None])) {

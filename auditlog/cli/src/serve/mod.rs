@@ -8,6 +8,7 @@ mod metrics;
 mod proof;
 mod read;
 mod refusal;
+mod stall;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -53,6 +54,11 @@ pub(crate) struct ListenArgs {
     /// Connections at once; others wait. Each needs a file descriptor, of which the store needs some too.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_connections: u32,
+    /// How long an entry may wait beyond the longest delay before its append is answered without a proof and the log is
+    /// called stuck, and how long a client may take nothing of its answer.
+    #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = 30_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    patience: u64,
 }
 
 /// What requests share.
@@ -62,8 +68,43 @@ struct Server {
     witnesses: Option<LogWitnesses>,
     metrics: Metrics,
     health: Health,
-    // Bytes of bodies that may still be received.
-    held: Arc<Semaphore>,
+    // How long an append waits for its answer.
+    patience: Duration,
+    // Appends that may be under way: fewer than connections, whatever the log does.
+    adds: Semaphore,
+    max_adds: usize,
+    // Bytes of bodies that may still be received, of single entries and of batches.
+    held_entries: Arc<Semaphore>,
+    held_batches: Arc<Semaphore>,
+    // Bytes of long answers that may still be held.
+    sending: Arc<Semaphore>,
+}
+
+impl Server {
+    fn new(log: Log<AnyStore>, witnesses: Option<LogWitnesses>, max_connections: usize, patience: Duration) -> Self {
+        let bytes = |n| Arc::new(Semaphore::new(n));
+        let max_adds = (max_connections * 3 / 4).max(1);
+        Self {
+            log,
+            witnesses,
+            metrics: Metrics::default(),
+            health: Health::new(patience),
+            patience,
+            adds: Semaphore::new(max_adds),
+            max_adds,
+            held_entries: bytes(body::MAX_HELD_ENTRIES),
+            held_batches: bytes(body::MAX_HELD_BATCHES),
+            sending: bytes(read::MAX_SENDING),
+        }
+    }
+
+    fn adds_under_way(&self) -> usize {
+        self.max_adds - self.adds.available_permits()
+    }
+
+    fn bytes_sending(&self) -> usize {
+        read::MAX_SENDING - self.sending.available_permits()
+    }
 }
 
 pub(crate) async fn run(
@@ -73,17 +114,18 @@ pub(crate) async fn run(
     max_delay: Duration,
     args: ListenArgs,
 ) -> anyhow::Result<()> {
-    let ListenArgs { listen, max_connections } = args;
+    let ListenArgs { listen, max_connections, patience } = args;
+    let (max_connections, patience) = (max_connections as usize, Duration::from_millis(patience));
     let mut signals = Signals::listen()?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
+    let opened = log.checkpoint();
     let mut running = tokio::spawn(sequencer.run(TokioTimer::new()));
-    let (metrics, health, held) = (Metrics::default(), Health::new(max_delay), Arc::new(Semaphore::new(body::MAX_HELD)));
-    let server = Arc::new(Server { log: log.clone(), witnesses, metrics, health, held });
+    let server = Arc::new(Server::new(log.clone(), witnesses, max_connections, max_delay + patience));
 
     let stopping = CancellationToken::new();
-    let watching = tokio::spawn(health::watch(Arc::clone(&server)));
-    let connections = connections::serve(listener, router(server), max_connections as usize, stopping.clone());
+    let watching = tokio::spawn(health::watch(Arc::clone(&server), opened));
+    let connections = connections::serve(listener, router(server), max_connections, patience, stopping.clone());
     let serving = tokio::spawn(connections);
     writeln!(io::stdout(), "listening on http://{address}")?;
     tracing::info!(%address, vkey = %log.log_key(), "serving");

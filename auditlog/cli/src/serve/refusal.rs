@@ -16,7 +16,7 @@ use fanlight_auditlog::store::StoreError;
 use crate::serve::NOT_STORED;
 use crate::serve::body::BodyError;
 
-/// When a client may come back that found the server busy with other bodies, or about to end.
+/// When a client may come back that found the server busy with other answers, or about to end.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A request that was not done, and why.
@@ -46,6 +46,31 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
     }
 
+    pub(super) fn bad_body(error: BodyError, retry_after: Duration) -> Self {
+        match error {
+            BodyError::Encoded => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding"),
+            BodyError::Incomplete => Self::new(StatusCode::BAD_REQUEST, "the body broke off"),
+            BodyError::NoRoom => Self::busy("too many bodies are on their way", retry_after),
+            BodyError::TimedOut => Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in 30 seconds"),
+            BodyError::TooLong => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "an entry has at most 65535 bytes, and a batch 4 MiB"),
+        }
+    }
+
+    /// Too many appends wait already.
+    pub(super) fn crowded(retry_after: Duration) -> Self {
+        Self::busy("too many appends wait already; the entry was not taken", retry_after)
+    }
+
+    /// The log has an entry, but takes too long to publish it.
+    pub(super) fn unanswered(retry_after: Duration) -> Self {
+        Self::busy("the log publishes nothing at present; appending the entry again is safe", retry_after)
+    }
+
+    /// Too many long answers are on their way.
+    pub(super) fn sending() -> Self {
+        Self::busy("too many bundles are being sent", SOON)
+    }
+
     pub(super) fn bad_batch(error: BundleError) -> Self {
         Self { text: format!("not a batch: {error}").into(), ..Self::new(StatusCode::BAD_REQUEST, "") }
     }
@@ -58,9 +83,9 @@ impl Refusal {
         self.status
     }
 
-    /// Whole seconds, rounded up.
+    /// Whole seconds, rounded up; at least one, for whoever is told 0 comes back at once.
     pub(super) fn retry_after(&self) -> Option<u64> {
-        self.retry_after.map(|wait| wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+        self.retry_after.map(|wait| wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX))
     }
 
     pub(super) fn headers(&self) -> HeaderMap {
@@ -100,18 +125,6 @@ impl From<ReadError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         ReadError::from(error).into()
-    }
-}
-
-impl From<BodyError> for Refusal {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Encoded => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without Content-Encoding"),
-            BodyError::Incomplete => Self::new(StatusCode::BAD_REQUEST, "the body broke off"),
-            BodyError::NoRoom => Self::busy("too many bodies are on their way", SOON),
-            BodyError::TimedOut => Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in 30 seconds"),
-            BodyError::TooLong => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "an entry has at most 65535 bytes, and a batch 4 MiB"),
-        }
     }
 }
 

@@ -1,9 +1,14 @@
 //! `init` and `append`: what they print, and what they refuse.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
-use crate::support::{ORIGIN, check, entry, init, run, run_with_input, stderr, stdout};
+use crate::support::{ORIGIN, check, command, entry, init, run, run_with_input, stderr, stdout};
 
 #[test]
 fn init_creates_a_log_once_and_keeps_its_key_to_itself() {
@@ -67,12 +72,32 @@ fn too_long_entries_are_named_and_the_others_logged() {
 }
 
 #[test]
+fn an_error_does_not_wait_for_more_input() {
+    let (_dir, store, _) = init();
+    // What the first round writes is there with other bytes, so that the log cannot go on.
+    let tile = Path::new(&store).join("tile/entries/000.p/1");
+    fs::create_dir_all(tile.parent().unwrap()).unwrap();
+    fs::write(tile, "other bytes").unwrap();
+    let mut child = command(&["append", &store, "--lines"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"an entry\n").unwrap();
+    let (sender, ended) = mpsc::channel();
+    let waiting = thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let output = ended.recv_timeout(Duration::from_mins(1)).expect("it ends although its input does not");
+    assert!(!output.status.success() && stderr(&output).contains("the log stopped"), "{}", stderr(&output));
+    drop(stdin);
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
 fn what_cannot_work_says_why() {
     let (dir, store, _) = init();
     let missing = dir.path().join("missing").to_str().unwrap().to_owned();
     for (args, message) in [
-        (vec!["init", "s3://bucket/log", "--origin", ORIGIN], "this build's stores are directories"),
-        (vec!["append", "s3://bucket/log"], "this build's stores are directories"),
+        (vec!["init", "s3://bucket/log", "--origin", ORIGIN], "is a file here; --key FILE names it"),
+        (vec!["append", "s3://bucket/log"], "is a file here; --key FILE names it"),
+        (vec!["append", "s3://b/log"], "a bucket's name has 3 to 63"),
+        (vec!["append", "gs://bucket/log"], "give a directory or s3://bucket/prefix"),
         (vec!["append", &missing], "`fanlight-log init` creates one"),
         (vec!["append", &store, &missing], "cannot read"),
         (vec!["init", &missing, "--origin", "two words"], "bad key name"),

@@ -239,6 +239,64 @@ async fn slow_clients_cost_nobody_else_anything() {
 }
 
 #[tokio::test]
+async fn announced_bodies_take_nothing_from_others() {
+    let (_dir, store, _) = init();
+    let server = Server::start(&store, &[]);
+    let announce = || {
+        let mut socket = TcpStream::connect(server.address()).unwrap();
+        let head = format!("POST /add HTTP/1.1\r\nhost: log\r\ncontent-type: {BATCH}\r\ncontent-length: 4194304\r\n\r\n");
+        socket.write_all(head.as_bytes()).unwrap();
+        socket
+    };
+    let silent: Vec<TcpStream> = (0..32).map(|_| announce()).collect();
+    server.until("fanlight_log_adds", 32.0).await;
+    assert_eq!(client().post(server.url("/add")).body("one").send().await.unwrap().status(), 200);
+    let add = client().post(server.url("/add")).header("content-type", BATCH).body(batch(&[b"two", b"three"]));
+    assert_eq!(add.send().await.unwrap().status(), 200);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn readers_that_take_nothing_are_cut_off_and_hold_little() {
+    let (_dir, store, key) = init();
+    let mut server = Server::start(&store, &["--patience", "3000"]);
+    let n_entries = 256u16;
+    for first in (0..n_entries).step_by(32) {
+        let entries: Vec<Vec<u8>> = (first..first + 32).map(|n| n.to_be_bytes().repeat(32_767)).collect();
+        let body = batch(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let added = client().post(server.url("/add")).header("content-type", BATCH).body(body).send().await.unwrap();
+        assert_eq!(added.status(), 200);
+    }
+    let ask = || {
+        let mut socket = TcpStream::connect(server.address()).unwrap();
+        socket.write_all(b"GET /tile/entries/000 HTTP/1.1\r\nhost: log\r\n\r\n").unwrap();
+        socket
+    };
+    let silent: Vec<TcpStream> = (0..24).map(|_| ask()).collect();
+    // As many as may be held, whatever is asked for.
+    server.until("fanlight_log_sending_bytes", 8.0 * 256.0 * 65_536.0).await;
+    // What is short needs no share.
+    let checkpoint = client().get(server.url("/checkpoint")).send();
+    let checkpoint = tokio::time::timeout(Duration::from_secs(2), checkpoint).await.expect("an answer at once");
+    assert_eq!(checkpoint.unwrap().status(), 200);
+    // Whoever reads gets its turn once they are given up.
+    let read = async {
+        loop {
+            let answer = client().get(server.url("/tile/entries/000")).send().await.unwrap();
+            if answer.status() == 200 {
+                return answer.bytes().await.unwrap();
+            }
+        }
+    };
+    let bytes = tokio::time::timeout(Duration::from_mins(1), read).await.expect("the silent ones are cut off");
+    assert_eq!(bytes.len(), 256 * (2 + 65_534));
+    drop(silent);
+    server.signal("-TERM");
+    assert!(server.wait().success());
+    assert_eq!(audited_size(&store, &key).await, u64::from(n_entries));
+}
+
+#[tokio::test]
 async fn metrics_are_what_prometheus_reads() {
     let (_dir, store, _) = init();
     let server = Server::start(&store, &[]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fanlight_auditlog::fsck::{Leftovers, Options, fsck};
 use fanlight_auditlog::reader::latest_checkpoint;
 use fanlight_auditlog::workers::Inline;
-use fanlight_auditlog::{DirStore, Reader, VerifierKey};
+use fanlight_auditlog::{DirStore, ObjectStore, Reader, VerifierKey};
 use tempfile::TempDir;
 
 pub(crate) const ORIGIN: &str = "log.example/cli";
@@ -55,20 +55,25 @@ pub(crate) fn check(store: &str, key: &VerifierKey) -> u64 {
 
 /// Recomputes the whole log; its size.
 pub(crate) async fn audited_size(store: &str, key: &VerifierKey) -> u64 {
-    let store = DirStore::open_reader(store);
-    let checkpoint = latest_checkpoint(&store, key).await.expect("a published checkpoint");
-    let options = Options { leftovers: Leftovers::list(&store).await.expect("a directory"), resume: None };
-    let report = fsck(&store, &checkpoint, options, &Inline, |_| {}).await.expect("the log is read");
+    audited_size_of(&DirStore::open_reader(store), key).await
+}
+
+pub(crate) async fn audited_size_of(store: &impl ObjectStore, key: &VerifierKey) -> u64 {
+    let checkpoint = latest_checkpoint(store, key).await.expect("a published checkpoint");
+    let options = Options { leftovers: Leftovers::list(store).await.expect("a store that lists"), resume: None };
+    let report = fsck(store, &checkpoint, options, &Inline, |_| {}).await.expect("the log is read");
     assert!(report.is_good(), "{:?}", report.damage());
     report.checkpoint().tree_size()
 }
 
 pub(crate) fn entry(store: &str, key: &VerifierKey, index: u64) -> bytes::Bytes {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(async {
-        let reader = Reader::latest(DirStore::open_reader(store), key).await.expect("the log opens");
-        reader.entry(index).await.expect("the entry is there")
-    })
+    runtime.block_on(entry_of(&DirStore::open_reader(store), key, index))
+}
+
+pub(crate) async fn entry_of(store: &impl ObjectStore, key: &VerifierKey, index: u64) -> bytes::Bytes {
+    let reader = Reader::latest(store, key).await.expect("the log opens");
+    reader.entry(index).await.expect("the entry is there")
 }
 
 /// `serve` on a free port; killed when dropped.

@@ -256,7 +256,7 @@ async fn a_policy_that_names_nobody_to_ask_is_refused() {
 
 /// A log that is served under a policy with one witness.
 struct Served {
-    _dir: TempDir,
+    dir: TempDir,
     witness: Witness,
     /// The policy of those who rely on the log.
     policy: Policy,
@@ -272,7 +272,7 @@ impl Served {
         fs::write(&file, &text).expect("a file");
         let server = Server::start(&store, &[&["--witness-policy", &file], args].concat());
         let policy = Policy::parse(text.as_bytes()).expect("a policy");
-        Self { _dir: dir, witness, policy, server }
+        Self { dir, witness, policy, server }
     }
 
     async fn checkpoint(&self) -> String {
@@ -346,8 +346,86 @@ async fn cosignatures_are_renewed_while_nothing_is_appended() {
 }
 
 #[tokio::test]
+async fn reads_go_on_while_appends_wait_for_witnesses() {
+    let served = Served::start(Behaviour::Status(503), &["--max-connections", "4"]).await;
+    let add = |entry: String| client().post(served.server.url("/add")).body(entry).send();
+    let waiting: Vec<_> = (0..3).map(|n| tokio::spawn(add(format!("entry {n}")))).collect();
+    served.server.until("fanlight_log_waiting_appends", 3.0).await;
+    let refused = tokio::time::timeout(Duration::from_secs(20), add("one more".to_owned())).await.expect("an answer at once");
+    let refused = refused.unwrap();
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert!(refused.text().await.unwrap().contains("too many appends wait"));
+    assert_eq!(client().get(served.server.url("/healthz")).send().await.unwrap().status(), 200);
+    assert_eq!(served.server.metric("fanlight_log_crowded_total").await, Some(1.0));
+    assert!(waiting.iter().all(|add| !add.is_finished()));
+    served.witness.now_does(Behaviour::Honest);
+    for added in waiting {
+        assert_eq!(added.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_publish_says_so_when_nobody_waits_any_more() {
+    let served = Served::start(Behaviour::Status(503), &["--patience", "100"]).await;
+    let healthz = || async {
+        let answer = client().get(served.server.url("/healthz")).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let add = || client().post(served.server.url("/add")).body("an entry").send();
+    let unanswered = tokio::time::timeout(Duration::from_secs(20), add()).await.expect("an answer in time").unwrap();
+    assert_eq!(unanswered.status(), 503);
+    assert!(unanswered.text().await.unwrap().contains("appending the entry again is safe"));
+    served.server.until("fanlight_log_waiting_appends", 0.0).await;
+    assert_eq!(served.server.metric("fanlight_log_unanswered_entries").await, Some(1.0));
+    let changes_to = async |wanted: u16| {
+        let changes = async {
+            loop {
+                let (status, text) = healthz().await;
+                if status == wanted {
+                    return text;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), changes).await.expect("it changes")
+    };
+    let text = changes_to(503).await;
+    assert!(text.contains("1 entries wait") && text.contains("witnesses withheld"), "{text}");
+    served.witness.now_does(Behaviour::Honest);
+    changes_to(200).await;
+    assert_eq!(add().await.unwrap().headers()["x-log-index"], "0");
+}
+
+#[tokio::test]
+async fn fresh_cosignatures_are_a_publication() {
+    let mut served = Served::start(Behaviour::Honest, &["--witness-refresh", "1"]).await;
+    assert_eq!(client().post(served.server.url("/add")).body("an entry").send().await.unwrap().status(), 200);
+    served.server.signal("-TERM");
+    assert!(served.server.wait().success());
+    let policy = served.dir.path().join("policy").to_str().unwrap().to_owned();
+    let store = served.dir.path().join("log").to_str().unwrap().to_owned();
+    served.server = Server::start(&store, &["--witness-policy", &policy, "--witness-refresh", "1"]);
+    let published = async {
+        while served.server.metric("fanlight_log_published_timestamp_seconds").await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), published).await.expect("without a round");
+    assert_eq!(served.server.metric("fanlight_log_rounds_total").await, Some(0.0));
+}
+
+#[test]
+fn times_that_cannot_be_kept_are_refused() {
+    for (flag, value) in [("--witness-timeout", "30001"), ("--witness-refresh", "18446744073709551615")] {
+        let output = run(&["serve", "log", "--listen", "127.0.0.1:0", "--witness-policy", "policy", flag, value]);
+        assert!(stderr(&output).contains("is not in"), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_a_server_that_cannot_finish() {
-    let mut served = Served::start(Behaviour::Mute, &["--witness-timeout", "60000"]).await;
+    let mut served = Served::start(Behaviour::Mute, &["--witness-timeout", "30000"]).await;
     let adding = tokio::spawn(client().post(served.server.url("/add")).body("an entry").send());
     while served.witness.n_requests() == 0 {
         tokio::task::yield_now().await;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
@@ -14,6 +14,10 @@ use crate::store::disk_index::DiskIndex;
 
 /// Where files are written before they move into place.
 pub(super) const TMP_DIR: &str = "private/tmp";
+
+/// How the name of a directory of partial tiles ends. It is removed with the last of them, for there is one for each full
+/// tile; other directories stay.
+const PARTIALS_SUFFIX: &str = ".p";
 
 /// Directories remembered as durable; more are forgotten and synced once more, which costs only time.
 const MAX_DURABLE_DIRS: usize = 1024;
@@ -24,8 +28,13 @@ pub(super) struct Inner {
     pub(super) root: PathBuf,
     // `None` for a reader, which may not write.
     pub(super) writer: Option<Writer>,
-    // One swap at a time within this process; the flock keeps out the others.
+    // One swap of the lock at a time within this process; the flock keeps out the others.
     pub(super) swapping: Mutex<()>,
+    // One replacement or removal of an object at a time, likewise.
+    pub(super) replacing: Mutex<()>,
+    // Held for reading from the moment that a directory is known to be there until a file is in it, for writing while a
+    // directory is removed. Taken after the two above.
+    placing: RwLock<()>,
     next_tmp: AtomicU64,
     // Directories whose entries in their parents are known to be synced.
     durable_dirs: Mutex<HashSet<PathBuf>>,
@@ -43,8 +52,9 @@ pub(super) struct Writer {
 
 impl Inner {
     pub(super) fn new(root: PathBuf, writer: Option<Writer>) -> Self {
-        let (swapping, next_tmp, durable_dirs, sync_failed) = Default::default();
-        Self { root, writer, swapping, next_tmp, durable_dirs, sync_failed }
+        let (swapping, replacing, placing) = Default::default();
+        let (next_tmp, durable_dirs, sync_failed) = Default::default();
+        Self { root, writer, swapping, replacing, placing, next_tmp, durable_dirs, sync_failed }
     }
 
     /// The file of a key. Keys are the log's own, but a path that could climb out of the directory is never built.
@@ -63,8 +73,7 @@ impl Inner {
 
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let tmp = self.write_tmp(bytes)?;
-        let dir = self.durable_parent(path)?;
-        fs::rename(&tmp.path, path)?;
+        let dir = self.place(path, || fs::rename(&tmp.path, path))?;
         self.sync_dir(dir)
     }
 
@@ -74,12 +83,11 @@ impl Inner {
             return self.compare(path, &existing, bytes);
         }
         let tmp = self.write_tmp(bytes)?;
-        let dir = self.durable_parent(path)?;
         // Unlike a rename, a link never replaces what is there.
-        let linked = fs::hard_link(&tmp.path, path);
+        let linked = self.place(path, || fs::hard_link(&tmp.path, path));
         drop(tmp);
         match linked {
-            Ok(()) => self.sync_dir(dir).map(|()| PutNew::Created),
+            Ok(dir) => self.sync_dir(dir).map(|()| PutNew::Created),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let existing = read_file(path)?.ok_or(ErrorKind::NotFound)?;
                 self.compare(path, &existing, bytes)
@@ -96,7 +104,7 @@ impl Inner {
         if self.sync_failed.load(Ordering::Relaxed) {
             self.replace(path, bytes)?;
         } else {
-            self.sync_dir(self.durable_parent(path)?)?;
+            self.sync_dir(self.place(path, || Ok(()))?)?;
         }
         Ok(PutNew::ExistsSame)
     }
@@ -112,10 +120,31 @@ impl Inner {
         Ok(tmp)
     }
 
-    fn durable_parent<'a>(&self, path: &'a Path) -> io::Result<&'a Path> {
+    /// Puts a file at `path` into its directory, which is made durable and stays: nobody removes it in between.
+    fn place<'a>(&self, path: &'a Path, put: impl FnOnce() -> io::Result<()>) -> io::Result<&'a Path> {
         let dir = path.parent().ok_or(ErrorKind::InvalidInput)?;
+        let _stays = self.placing.read().unwrap_or_else(PoisonError::into_inner);
         self.ensure_durable_dir(dir)?;
+        put()?;
         Ok(dir)
+    }
+
+    /// Removes a file, and the directory of partial tiles that it was the last in.
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check_writer()?;
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        let of_partials = |dir: &&Path| dir.to_str().is_some_and(|name| name.ends_with(PARTIALS_SUFFIX));
+        if let Some(dir) = path.parent().filter(of_partials) {
+            let _none_is_placed = self.placing.write().unwrap_or_else(PoisonError::into_inner);
+            // Whoever places something there next has to make it anew. It stays while it has a file.
+            if fs::remove_dir(dir).is_ok() {
+                self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner).remove(dir);
+            }
+        }
+        Ok(())
     }
 
     /// Creates `dir` with its parents up to the root, and syncs each one's entry in its parent.
@@ -178,15 +207,53 @@ impl Drop for TmpFile {
     }
 }
 
-/// The bytes of a file; `None` when there is none.
+/// The bytes of a file of the writer's own; `None` when there is none.
 pub(super) fn read_file(path: &Path) -> io::Result<Option<Bytes>> {
-    match fs::read(path) {
+    read_at_most(path, usize::MAX)
+}
+
+/// The first `limit` bytes of a file; `None` when there is none. A directory that somebody else filled can hold a file
+/// larger than the memory.
+pub(super) fn read_at_most(path: &Path, limit: usize) -> io::Result<Option<Bytes>> {
+    let read = || {
+        let file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(limit);
+        let mut bytes = Vec::with_capacity(len);
+        file.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(bytes)
+    };
+    match read() {
         Ok(bytes) => Ok(Some(bytes.into())),
         // `tile/0/000/1` below a file `tile/0/000` is as absent as below nothing, and a directory is no object.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory) => {
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Creates a directory with those above it that are missing, and syncs the entry of each in its parent.
+pub(super) fn create_durable_dir(dir: &Path) -> io::Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+    if !parent.is_dir() {
+        create_durable_dir(parent)?;
+    }
+    let created = match fs::create_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists || !dir.is_dir() => return Err(error),
+        created => created.is_ok(),
+    };
+    match sync_dir(parent) {
+        // Whoever made it beforehand keeps what is beside it to themselves.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !created => Ok(()),
+        Err(error) => {
+            if created {
+                // So that the next attempt writes its entry once more.
+                let _ = fs::remove_dir(dir);
+            }
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
 }
 

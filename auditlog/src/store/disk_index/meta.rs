@@ -66,6 +66,11 @@ impl Meta {
         bytes
     }
 
+    /// Whether a file that is no `meta` may become one: it is new, or a crash kept its length alone, or damaged.
+    pub(super) fn is_unwritten(bytes: &[u8]) -> bool {
+        bytes.iter().all(|byte| *byte == 0) || bytes.starts_with(&MAGIC)
+    }
+
     /// `None` for anything that [`Self::write`] did not write.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (content, checksum) = bytes.split_at_checked(META_LEN - CHECKSUM_LEN)?;

@@ -67,6 +67,46 @@ fn has_one_user() {
     DiskIndex::open(dir.path()).unwrap();
 }
 
+#[tokio::test]
+async fn files_of_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = DiskIndex::open(dir.path()).unwrap();
+    index.extend(0, leaves(0..5_000)).await.unwrap();
+    let others = ["log.key", "1-zz", "-00", "x-00", "1-000", "0-00.key", "0-00.new.key", "meta.new"];
+    for name in others {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    fs::write(dir.path().join("77-3f.new"), "a table that was about to double").unwrap();
+    index.clear().await.unwrap();
+    index.extend(0, leaves(0..10)).await.unwrap();
+    drop(index);
+    drop(DiskIndex::open(dir.path()).unwrap());
+    for name in others {
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), name.as_bytes());
+    }
+    assert!(!dir.path().join("77-3f.new").exists());
+    // Among them, a damaged index is given up rather than guessed at.
+    fs::write(dir.path().join("meta"), "damaged").unwrap();
+    assert!(matches!(DiskIndex::open(dir.path()), Err(OpenIndexError::Foreign { .. })));
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused() {
+    for (name, content) in [("prod.key", "PRIVATE+KEY"), ("meta", "[package]"), ("meta", "")] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name), content).unwrap();
+        let opened = DiskIndex::open(dir.path());
+        if content.is_empty() {
+            opened.expect("an index that a crash cut short");
+            continue;
+        }
+        assert!(matches!(opened, Err(OpenIndexError::Foreign { .. })), "{name}");
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [name], "nothing is added");
+        assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), content);
+    }
+}
+
 /// Every page of every table, and every part of `meta`, damaged in some way: never a wrong answer, never stuck.
 #[tokio::test]
 async fn damage_empties_the_index() {

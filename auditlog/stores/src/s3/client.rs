@@ -1,6 +1,9 @@
 //! The connection to an S3 server: where it is, who asks, and how often.
 
 use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
@@ -32,12 +35,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     inner: aws_sdk_s3::Client,
+    is_anonymous: bool,
 }
 
 impl Client {
     /// For requests that are signed where there is something to sign them with.
     pub(crate) async fn for_reading(location: &S3Location, endpoint_url: Option<&str>) -> Result<Self, S3Error> {
-        Self::new(location, endpoint_url, !has_credentials()).await
+        Self::new(location, endpoint_url, !has_credentials(|name| env::var_os(name), env::home_dir().as_deref())).await
     }
 
     /// For requests that are always signed.
@@ -76,7 +80,12 @@ impl Client {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build();
-        Ok(Self { inner: aws_sdk_s3::Client::from_conf(config) })
+        Ok(Self { inner: aws_sdk_s3::Client::from_conf(config), is_anonymous: anonymous })
+    }
+
+    /// Whether requests are not signed.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.is_anonymous
     }
 
     pub(super) fn s3(&self) -> &aws_sdk_s3::Client {
@@ -117,8 +126,9 @@ pub(crate) fn endpoint_from_env() -> Option<String> {
     named("AWS_ENDPOINT_URL_S3").or_else(|| named("AWS_ENDPOINT_URL"))
 }
 
-/// Whether the environment or AWS's files have credentials, or say how to get them.
-fn has_credentials() -> bool {
+/// Whether the environment or AWS's files have credentials, or say how to get them. Whether the machine has a role is not
+/// asked, which takes seconds where it has none: `AWS_EC2_METADATA_DISABLED=false` says so.
+fn has_credentials(variable: impl Fn(&str) -> Option<OsString>, home: Option<&Path>) -> bool {
     const VARIABLES: [&str; 5] = [
         "AWS_ACCESS_KEY_ID",
         "AWS_PROFILE",
@@ -126,6 +136,44 @@ fn has_credentials() -> bool {
         "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     ];
-    let in_home = || env::home_dir().is_some_and(|home| home.join(".aws/credentials").exists());
-    VARIABLES.iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty())) || in_home()
+    // A file of settings may as well have nothing but a region.
+    const SETTINGS: [&str; 4] = ["aws_access_key_id", "credential_process", "role_arn", "sso_"];
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let file = |name: &str, default: &str| set(name).map(PathBuf::from).or_else(|| Some(home?.join(default)));
+    let says_how = |path: PathBuf| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        SETTINGS.iter().any(|setting| text.contains(setting))
+    };
+    VARIABLES.iter().any(|name| set(name).is_some())
+        || set("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("false"))
+        || file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials").is_some_and(|path| path.exists())
+        || file("AWS_CONFIG_FILE", ".aws/config").is_some_and(says_how)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_found_where_others_find_them() {
+        let home = tempfile::tempdir().unwrap();
+        let found = |set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| OsString::from(value));
+            has_credentials(variable, Some(home.path()))
+        };
+        assert!(!found(&[]) && !found(&[("AWS_PROFILE", "")]) && !found(&[("AWS_EC2_METADATA_DISABLED", "true")]));
+        assert!(found(&[("AWS_PROFILE", "log")]) && found(&[("AWS_EC2_METADATA_DISABLED", "false")]));
+
+        let elsewhere = home.path().join("elsewhere");
+        let elsewhere = elsewhere.to_str().unwrap();
+        fs::write(elsewhere, "[default]\nregion = eu-1\n").unwrap();
+        assert!(found(&[("AWS_SHARED_CREDENTIALS_FILE", elsewhere)]));
+        assert!(!found(&[("AWS_CONFIG_FILE", elsewhere)]), "a region is no credential");
+        fs::write(elsewhere, "[default]\nsso_session = me\n").unwrap();
+        assert!(found(&[("AWS_CONFIG_FILE", elsewhere)]));
+
+        fs::create_dir(home.path().join(".aws")).unwrap();
+        fs::write(home.path().join(".aws/config"), "[default]\nrole_arn = arn\n").unwrap();
+        assert!(found(&[]));
+    }
 }

@@ -39,6 +39,14 @@ impl S3Error {
         Self { bucket: bucket.to_owned(), key: format!("{prefix}{key}"), problem }
     }
 
+    /// The error of a request that was not signed: what it lacks is a name, before any rights.
+    pub(super) fn unsigned(mut self) -> Self {
+        if let S3Problem::AccessDenied(answer) = self.problem {
+            self.problem = S3Problem::NotPublic(answer);
+        }
+        self
+    }
+
     /// What is wrong.
     pub fn problem(&self) -> &S3Problem {
         &self.problem
@@ -55,10 +63,14 @@ pub enum S3Problem {
     Broken,
     /// No connection, or one that broke.
     Connection,
+    /// The server refuses the `ETag` that it names itself.
+    EtagRefused,
     /// None of the places where credentials are looked for has any.
     NoCredentials(Box<dyn Error + Send + Sync>),
     /// No such bucket.
     NoSuchBucket,
+    /// The object or the bucket is not for everyone, and there are no credentials.
+    NotPublic(Answer),
     /// An answer that means none of the other problems.
     Refused(Answer),
     /// The request was not even sent.
@@ -106,10 +118,19 @@ impl fmt::Display for S3Problem {
             Self::Connection => {
                 f.write_str("cannot reach the server; is --endpoint-url or AWS_ENDPOINT_URL right, and the server up?")
             }
+            Self::EtagRefused => f.write_str(
+                "the server refuses the ETag that it names itself; reach it without a proxy or cache in between, or keep the log \
+                 elsewhere",
+            ),
             Self::NoCredentials(_) => f.write_str(
                 "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where the machine has a role",
             ),
             Self::NoSuchBucket => f.write_str("there is no such bucket; create it, or correct its name or --endpoint-url"),
+            Self::NotPublic(answer) => write!(
+                f,
+                "access denied ({answer}): requests were not signed, for no credentials were found; set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or where the machine has a role AWS_EC2_METADATA_DISABLED=false"
+            ),
             Self::Refused(answer) => write!(f, "the server answered {answer}"),
             Self::Request(_) => f.write_str("the request could not be made"),
             Self::TimedOut => f.write_str("the server did not answer in time"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 use fanlight_auditlog::bundle::MAX_BUNDLE_LEN;
@@ -16,8 +17,12 @@ use super::S3Store;
 use super::client::Attempts;
 use super::error::{Failure, S3Error, S3Problem};
 
-/// Time for one attempt at one object, the longest of which has a few times the pool's 32 MiB.
+/// Time for one attempt at one object, besides that for its bytes.
 const OBJECT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Bytes a second on the slowest line that carries a log: a staged round that does not get through in time comes back
+/// larger.
+const SLOWEST_LINE: u64 = 1 << 20;
 
 /// Bytes of the longest tile: 256 hashes of 32 bytes.
 const MAX_TILE_LEN: usize = 256 * 32;
@@ -61,12 +66,14 @@ impl S3Store {
 
     async fn fetch_once(&self, key: &str) -> Result<(Bytes, Option<String>), Failure> {
         let timed_out = |_| Failure::Transient(self.error(key, S3Problem::TimedOut));
-        timeout(OBJECT_TIMEOUT, self.fetch_untimed(key)).await.map_err(timed_out)?
+        let request = self.client.s3().get_object().bucket(self.location.bucket()).key(self.full_key(key));
+        let answer = timeout(OBJECT_TIMEOUT, request.send()).await.map_err(timed_out)?;
+        let answer = answer.map_err(|error| Failure::of(&self.location, key, error))?;
+        let len = answer.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or(usize::MAX);
+        timeout(time_for(len.min(max_len(key))), self.read(key, answer)).await.map_err(timed_out)?
     }
 
-    async fn fetch_untimed(&self, key: &str) -> Result<(Bytes, Option<String>), Failure> {
-        let request = self.client.s3().get_object().bucket(self.location.bucket()).key(self.full_key(key));
-        let answer = request.send().await.map_err(|error| Failure::of(&self.location, key, error))?;
+    async fn read(&self, key: &str, answer: GetObjectOutput) -> Result<(Bytes, Option<String>), Failure> {
         let max = max_len(key);
         let too_long = || Failure::Final(self.error(key, S3Problem::TooLong { max }));
         let announced = answer.content_length().and_then(|len| usize::try_from(len).ok());
@@ -107,6 +114,11 @@ impl S3Store {
         condition: Condition<'_>,
         limit: Duration,
     ) -> Result<Option<String>, Failure> {
+        let max = max_len(key);
+        if bytes.len() > max {
+            // Nobody would read it back.
+            return Err(Failure::Final(self.error(key, S3Problem::TooLong { max })));
+        }
         let (content_type, cache_control) = headers(key);
         let mut request = self.client.s3().put_object().bucket(self.location.bucket()).key(self.full_key(key));
         request = request.content_type(content_type).cache_control(cache_control).body(ByteStream::from(bytes.clone()));
@@ -148,6 +160,9 @@ impl S3Store {
     /// The error of a failure that the caller has no other use for.
     pub(super) fn known(&self, key: &str, failure: Failure) -> S3Error {
         match failure {
+            Failure::Conflict(error) | Failure::Transient(error) | Failure::Final(error) if self.client.is_anonymous() => {
+                error.unsigned()
+            }
             Failure::Conflict(error) | Failure::Transient(error) | Failure::Final(error) => error,
             // Without a bucket, some servers name no code.
             Failure::Absent => self.error(key, S3Problem::NoSuchBucket),
@@ -204,11 +219,11 @@ impl TileSource for S3Store {
 
 impl ObjectStore for S3Store {
     async fn put_new(&self, key: &str, bytes: Bytes) -> Result<PutNew, StoreError> {
-        self.create_object(key, &bytes, OBJECT_TIMEOUT).await.map_err(|error| StoreError::new("put_new", error))
+        self.create_object(key, &bytes, time_for(bytes.len())).await.map_err(|error| StoreError::new("put_new", error))
     }
 
     async fn put(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let put = self.write(key, &bytes, Condition::Always, OBJECT_TIMEOUT).await;
+        let put = self.write(key, &bytes, Condition::Always, time_for(bytes.len())).await;
         put.map_err(|failure| StoreError::new("put", self.known(key, failure)))
     }
 
@@ -233,10 +248,17 @@ impl ObjectStore for S3Store {
                 None if current.is_none() => Condition::New,
                 None => return Err(StoreError::new("put_over", "the server names no ETag; it cannot keep a log")),
             };
-            match self.write_once(key, &bytes, condition, OBJECT_TIMEOUT).boxed().await {
+            match self.write_once(key, &bytes, condition, time_for(bytes.len())).boxed().await {
                 Ok(_) => return Ok(true),
-                // Whatever stands there now decides.
-                Err(Failure::Precondition | Failure::Absent) => {}
+                // Whatever stands there now decides; but some refuse a condition that holds, again and again.
+                Err(Failure::Precondition) => {
+                    let refused = Failure::Conflict(self.error(key, S3Problem::EtagRefused));
+                    attempts.after(refused).await.map_err(failed)?;
+                }
+                Err(Failure::Absent) => {
+                    let refused = Failure::Conflict(self.error(key, S3Problem::NoSuchBucket));
+                    attempts.after(refused).await.map_err(failed)?;
+                }
                 Err(failure) => attempts.after(failure).await.map_err(failed)?,
             }
             attempted = true;
@@ -268,6 +290,11 @@ impl ObjectStore for S3Store {
     }
 }
 
+/// Time for one attempt at an object of `len` bytes.
+fn time_for(len: usize) -> Duration {
+    OBJECT_TIMEOUT + Duration::from_secs(len as u64 / SLOWEST_LINE)
+}
+
 /// `Content-Type` and `Cache-Control`.
 fn headers(key: &str) -> (&'static str, &'static str) {
     read_path(key).map_or(("application/octet-stream", "no-store"), |public| (public.content_type, public.cache_control))
@@ -279,5 +306,17 @@ fn max_len(key: &str) -> usize {
         key if key.starts_with(PRIVATE_PREFIX) => MAX_PRIVATE_LEN,
         key if key.starts_with("tile/entries/") => MAX_BUNDLE_LEN,
         _ => MAX_TILE_LEN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_object_gets_through_a_slow_line() {
+        let seconds = MAX_PRIVATE_LEN as u64 / SLOWEST_LINE;
+        assert!(time_for(MAX_PRIVATE_LEN).as_secs() >= seconds);
+        assert_eq!(time_for(0), OBJECT_TIMEOUT);
     }
 }

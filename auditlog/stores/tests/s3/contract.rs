@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use fanlight_auditlog::sequencer::OpenError;
 use fanlight_auditlog::store::contract::{ContractViolation, Effort, check_contract};
 use fanlight_auditlog::store::{ProbeError, PutNew, Swap};
 use fanlight_auditlog::{Config, LeafIndex as _, Lock as _, Log, ObjectStore as _, TileSource as _, create};
-use fanlight_stores::{open_reader, open_writer};
+use fanlight_stores::{AnyStore, open_reader, open_writer};
 
 use crate::log::signer;
 use crate::proxy::{Faults, Proxy};
@@ -57,6 +58,37 @@ fn a_server_that_ignores_conditions_is_refused() {
         let index = tempfile::tempdir().unwrap();
         let broken = check_contract(&store(&proxy.endpoint, "c", &index).await, Effort::Quick).await.unwrap_err();
         assert!(matches!(broken, ContractViolation::Broken { .. }), "the contract notices it as well");
+    });
+}
+
+/// A condition that never holds, whatever is read before: an error in the end, and no log is kept there.
+#[test]
+fn a_server_that_refuses_every_condition_is_given_up() {
+    run(async {
+        let server = Server::start(Kind::Moto).await;
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let direct = server.store("log", &dirs[0]).await;
+        create(&direct, &signer()).await.unwrap();
+        let (a, b) = (Bytes::from("a"), Bytes::from("b"));
+        direct.put("private/x", a.clone()).await.unwrap();
+        let put_over = async |store: &AnyStore, previous: Option<&Bytes>| {
+            let put = store.put_over("private/x", previous, b.clone());
+            let error = tokio::time::timeout(Duration::from_secs(30), put).await.expect("it ends").unwrap_err();
+            std::error::Error::source(&error).unwrap().to_string()
+        };
+
+        let renaming = Proxy::start(&server.endpoint, Faults::rename_etags()).await;
+        let renamed = store(&renaming.endpoint, "log", &dirs[1]).await;
+        let error = put_over(&renamed, Some(&a)).await;
+        assert!(error.contains("refuses the ETag"), "{error}");
+        assert_eq!(renaming.requests(), 10, "five attempts, each a look and a write");
+        let opened = Log::open(renamed, signer(), Config::default()).await.map(drop);
+        assert!(matches!(opened, Err(OpenError::Probe(ProbeError::Store(_)))), "{opened:?}");
+
+        let absent = Proxy::start(&server.endpoint, Faults::always(404, "NoSuchKey")).await;
+        let error = put_over(&store(&absent.endpoint, "log", &dirs[2]).await, None).await;
+        assert!(error.contains("no such bucket"), "{error}");
+        assert_eq!(direct.get("private/x").await.unwrap(), Some(a), "nothing was written");
     });
 }
 
@@ -116,8 +148,11 @@ fn objects_longer_than_theirs_are_not_read() {
         let server = Server::start(Kind::Moto).await;
         let index = tempfile::tempdir().unwrap();
         let store = server.store("log", &index).await;
-        let long = bytes::Bytes::from(vec![1; 10_000]);
-        store.put("tile/0/000", long.clone()).await.unwrap();
+        let long = Bytes::from(vec![1; 10_000]);
+        store.put("tile/0/000", long.clone()).await.unwrap_err();
+        assert_eq!(store.get("tile/0/000").await.unwrap(), None, "what nobody would read back is not written");
+        let request = reqwest::Client::new().put(format!("{}/bucket/log/tile/0/000", server.endpoint)).body(long);
+        assert!(request.header("authorization", "AWS test:test").send().await.unwrap().status().is_success());
         store.get("tile/0/000").await.unwrap_err();
         // Nor does one hide that a tile is not what it should be.
         assert_eq!(store.put_new("tile/0/000", vec![2; 8192].into()).await.unwrap(), PutNew::ExistsDifferent);

@@ -40,6 +40,7 @@ enum Fault {
 pub(crate) enum Faults {
     Always(u16, &'static str),
     LoseAnswers,
+    RenameETags,
     Seeded { seed: u64 },
     Strip(&'static str),
 }
@@ -65,11 +66,16 @@ impl Faults {
         Self::LoseAnswers
     }
 
+    /// The server knows none of the `ETag`s that are sent, as behind a proxy that changes them on their way to the client.
+    pub(crate) fn rename_etags() -> Self {
+        Self::RenameETags
+    }
+
     fn of(self, number: u64) -> Fault {
         match self {
             Self::Always(status, code) => Fault::Status(status, code),
             Self::LoseAnswers => Fault::AnswerLost,
-            Self::Strip(_) => Fault::None,
+            Self::RenameETags | Self::Strip(_) => Fault::None,
             Self::Seeded { seed } => {
                 let mut word = (seed << 32 | number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -134,6 +140,9 @@ async fn serve(mut client: TcpStream, upstream: &str, faults: Faults, counter: &
     if let Faults::Strip(header) = faults {
         request.strip(header);
     }
+    if let Faults::RenameETags = faults {
+        request.rename_etag();
+    }
     match fault {
         Fault::Lost => Ok(()),
         Fault::AnswerLost => forward(upstream, &request).await.map(drop),
@@ -174,6 +183,14 @@ impl Request {
     fn strip(&mut self, header: &str) {
         let keep = |line: &&str| !line.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case(header));
         self.head = self.head.split("\r\n").filter(keep).collect::<Vec<_>>().join("\r\n");
+    }
+
+    fn rename_etag(&mut self) {
+        let len = self.head.len();
+        self.strip("if-match");
+        if self.head.len() < len {
+            self.head.push_str("\r\nif-match: \"renamed\"");
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -11,15 +11,18 @@ use serde_json::json;
 use crate::commands::OpenLog;
 use crate::evidence::Evidence;
 use crate::outcome::{Outcome, Refused, Verdict};
-use crate::policy::{LogKeyArgs, read_bounded, verify_log_signature};
+use crate::policy::{LogKeyArgs, read_bounded};
+use crate::source::StoreArgs;
 
 #[derive(Args, Debug)]
 pub(crate) struct ConsistencyArgs {
     /// File with a checkpoint that was seen before
     old_checkpoint: PathBuf,
-    /// Store of the log, or its http(s) URL prefix
+    /// Store of the log, a directory or `s3://bucket/prefix`, or its http(s) URL prefix
     #[arg(value_name = "STORE-OR-URL")]
     log: String,
+    #[command(flatten)]
+    stores: StoreArgs,
     #[command(flatten)]
     trust: LogKeyArgs,
 }
@@ -27,11 +30,11 @@ pub(crate) struct ConsistencyArgs {
 pub(crate) async fn run(args: &ConsistencyArgs) -> anyhow::Result<Outcome> {
     let note = read_bounded(&args.old_checkpoint, MAX_NOTE_LEN)?;
     let policy = args.trust.policy()?;
-    let old = verify_log_signature(&policy, &note).map_err(|error| {
+    let old = policy.verify_log_signature(&note).map_err(|error| {
         let evidence = Evidence::new("checkpoint", &args.log).keys(&policy).checkpoint("seen before", &note);
         Refused::from(Outcome::bad("the old checkpoint was refused", &error).with_evidence(evidence))
     })?;
-    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let log = OpenLog::open(&args.log, &args.stores, &args.trust).await?;
     let new = log.checkpoint();
     if old.origin() != new.origin() {
         bail!("{} is of {}, but {} is {}", args.old_checkpoint.display(), old.origin(), args.log, new.origin());

@@ -1,7 +1,7 @@
 //! `fsck`: every byte of a log.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -15,8 +15,10 @@ use fanlight_auditlog::workers::Threads;
 use serde_json::{Value, json};
 
 use crate::commands::{OpenLog, advance, progress_bar};
+use crate::durable;
 use crate::outcome::{Outcome, Refused, Verdict, chain};
-use crate::policy::{LogKeyArgs, read_bounded, verify_log_signature};
+use crate::policy::{LogKeyArgs, read_bounded};
+use crate::source::StoreArgs;
 use crate::text::push_line;
 
 /// Time between two writes of the resume file.
@@ -27,9 +29,11 @@ const MAX_SHOWN: usize = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct FsckArgs {
-    /// Store of the log, or its http(s) URL prefix
+    /// Store of the log, a directory or `s3://bucket/prefix`, or its http(s) URL prefix
     #[arg(value_name = "STORE-OR-URL")]
     log: String,
+    #[command(flatten)]
+    stores: StoreArgs,
     #[command(flatten)]
     trust: LogKeyArgs,
     /// Go on where an earlier check stopped, and note here how far this one comes; without the file, from the start
@@ -41,10 +45,9 @@ pub(crate) struct FsckArgs {
 }
 
 pub(crate) async fn run(args: &FsckArgs) -> anyhow::Result<Outcome> {
-    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let log = OpenLog::open(&args.log, &args.stores, &args.trust).await?;
     let resume = args.resume.as_deref().map(read_resume_point).transpose()?.flatten();
     let earlier = resume.as_ref().map(|point| verify_earlier(&log, point)).transpose()?;
-    let first = resume.as_ref().map_or(0, ResumePoint::n_entries);
     let leftovers = match log.source().store() {
         Some(store) => Leftovers::list(store).await.with_context(|| format!("{} was not listed", log.name()))?,
         None => Leftovers::unknown(),
@@ -53,23 +56,28 @@ pub(crate) async fn run(args: &FsckArgs) -> anyhow::Result<Outcome> {
     let bar = progress_bar(log.checkpoint().tree_size());
     let mut saver = args.resume.as_deref().map(Saver::new);
     let options = Options { leftovers, resume };
+    // Where the check begins, which is the first thing that it says: a resume point may turn out to be of no use.
+    let mut first = None;
     let result = fsck(log.source(), log.checkpoint(), options, &Threads::new(threads), |progress| {
+        first.get_or_insert_with(|| progress.n_entries());
         advance(&bar, progress.n_entries(), progress.tree_size(), progress.n_bytes());
         if let Some(saver) = &mut saver {
-            saver.note(progress.n_entries() == progress.tree_size(), || progress.resume_point());
+            saver.note(|| progress.resume_point());
         }
     })
     .await;
+    let first = first.unwrap_or_default();
     bar.finish_and_clear();
+    if let (Some(saver), Ok(report)) = (&mut saver, &result) {
+        saver.save(report.resume_point());
+    }
     if let Some(Saver { failure: Some(error), path, .. }) = saver {
         eprintln!("fanlight-verify: {} was not written: {error}; a later check will begin further back", path.display());
     }
     match (result, earlier) {
         (Ok(report), _) if report.is_good() => Ok(good(&report, first)),
-        (Ok(report), _) => Ok(bad(&report).with_evidence(log.evidence_of(report.damage()))),
-        (Err(FsckError::Fork | FsckError::Rollback), Some(earlier)) => {
-            Ok(log.not_grown(&earlier, "seen by the earlier check").await)
-        }
+        (Ok(report), _) => Ok(bad(&report, first).with_evidence(log.evidence_of(report.damage()))),
+        (Err(FsckError::Fork | FsckError::Rollback), Some(earlier)) => log.not_grown(&earlier, "seen by the earlier check").await,
         (Err(error @ FsckError::OtherLog), _) => Err(anyhow!(error).context("give another --resume FILE")),
         (Err(error), _) => Err(anyhow!(error).context(format!("{} was not read", log.name()))),
     }
@@ -85,10 +93,10 @@ fn good(report: &FsckReport, first: u64) -> Outcome {
         let n = report.n_beyond();
         push_line(&mut text, format_args!("not known   {n} objects that lie beyond the checkpoint, as during a round"));
     }
-    Outcome::new(Verdict::Good, text, fields(report))
+    Outcome::new(Verdict::Good, text, fields(report, first))
 }
 
-fn bad(report: &FsckReport) -> Outcome {
+fn bad(report: &FsckReport, first: u64) -> Outcome {
     let (n, origin) = (report.n_damaged(), report.checkpoint().origin());
     let objects = if n == 1 { "1 object".to_owned() } else { format!("{n} objects") };
     let error = format!("{objects} of {origin} damaged");
@@ -104,7 +112,7 @@ fn bad(report: &FsckReport) -> Outcome {
     if shown < n {
         push_line(&mut text, format_args!("            and {} more", n - shown));
     }
-    let mut fields = fields(report);
+    let mut fields = fields(report, first);
     fields["error"] = error.into();
     Outcome::new(Verdict::Bad, text, fields)
 }
@@ -117,7 +125,7 @@ fn push_counts(text: &mut String, report: &FsckReport) {
     push_line(text, format_args!("recomputed  {n_tiles} tiles, {n_bundles} bundles, {n_bytes} bytes"));
 }
 
-fn fields(report: &FsckReport) -> Value {
+fn fields(report: &FsckReport, first: u64) -> Value {
     let checkpoint = report.checkpoint();
     let damage = report.damage().iter().map(|Damage { key, problem, .. }| {
         let (expected, got) = problem.hashes().map(|(expected, got)| (expected.to_string(), got.to_string())).unzip();
@@ -126,7 +134,7 @@ fn fields(report: &FsckReport) -> Value {
     json!({
         "origin": checkpoint.origin(), "tree_size": checkpoint.tree_size(), "root_hash": checkpoint.root_hash().to_string(),
         "n_tiles": report.n_tiles(), "n_bundles": report.n_bundles(), "n_bytes": report.n_bytes(),
-        "n_beyond": report.n_beyond(), "n_damaged": report.n_damaged(), "damage": damage.collect::<Vec<_>>(),
+        "n_beyond": report.n_beyond(), "n_resumed": first, "n_damaged": report.n_damaged(), "damage": damage.collect::<Vec<_>>(),
     })
 }
 
@@ -147,7 +155,7 @@ fn verify_earlier(log: &OpenLog, point: &ResumePoint) -> anyhow::Result<Verified
         let (other, origin) = (point.checkpoint().origin(), log.checkpoint().origin());
         bail!("the resume point is of {other}, but {} is {origin}; give another --resume FILE", log.name());
     }
-    verify_log_signature(log.policy(), point.note().as_bytes()).map_err(|error| {
+    log.policy().verify_log_signature(point.note().as_bytes()).map_err(|error| {
         let evidence = log.evidence("checkpoint").checkpoint("in the resume point", point.note().as_bytes());
         Refused::from(Outcome::bad("the resume point's checkpoint was refused", &error).with_evidence(evidence)).into()
     })
@@ -157,7 +165,7 @@ fn verify_earlier(log: &OpenLog, point: &ResumePoint) -> anyhow::Result<Verified
 struct Saver<'a> {
     path: &'a Path,
     saved: Option<Instant>,
-    failure: Option<std::io::Error>,
+    failure: Option<io::Error>,
 }
 
 impl<'a> Saver<'a> {
@@ -165,23 +173,18 @@ impl<'a> Saver<'a> {
         Self { path, saved: None, failure: None }
     }
 
-    fn note(&mut self, is_last: bool, point: impl FnOnce() -> ResumePoint) {
+    fn note(&mut self, point: impl FnOnce() -> ResumePoint) {
         #[expect(clippy::disallowed_methods, reason = "how often a file is written is no result")]
         let now = Instant::now();
-        let due = *self.saved.get_or_insert(now) + SAVE_PERIOD <= now;
-        if (due || is_last) && self.failure.is_none() {
+        if *self.saved.get_or_insert(now) + SAVE_PERIOD <= now {
             self.saved = Some(now);
-            self.failure = self.save(&point()).err();
+            self.save(&point());
         }
     }
 
-    fn save(&self, point: &ResumePoint) -> std::io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let tmp = self.path.with_file_name(name);
-        let mut file = File::create(&tmp)?;
-        write!(file, "{point}")?;
-        file.sync_all()?;
-        fs::rename(tmp, self.path)
+    fn save(&mut self, point: &ResumePoint) {
+        if self.failure.is_none() {
+            self.failure = durable::replace(self.path, point.to_string().as_bytes()).err();
+        }
     }
 }

@@ -10,24 +10,34 @@ use serde_json::json;
 use crate::commands::{OpenLog, advance, progress_bar};
 use crate::outcome::{Outcome, Verdict};
 use crate::policy::LogKeyArgs;
-use crate::source::open_writer;
+use crate::source::StoreArgs;
+use crate::text::push_line;
 
 #[derive(Args, Debug)]
 pub(crate) struct MirrorArgs {
-    /// Store of the log, or its http(s) URL prefix
+    /// Store of the log, a directory or `s3://bucket/prefix`, or its http(s) URL prefix
     #[arg(value_name = "STORE-OR-URL")]
     log: String,
-    /// Store for the copy; what is there already is gone on with
+    /// Store for the copy, a directory or `s3://bucket/prefix`; what is there already is gone on with, and not
+    /// read again: `fsck` the copy to check it
     #[arg(value_name = "STORE")]
     copy: String,
+    #[command(flatten)]
+    stores: StoreArgs,
     #[command(flatten)]
     trust: LogKeyArgs,
 }
 
 pub(crate) async fn run(args: &MirrorArgs) -> anyhow::Result<Outcome> {
-    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let log = OpenLog::open(&args.log, &args.stores, &args.trust).await?;
+    let copy = args.stores.open_copy(&args.copy).await?;
+    // A log that forked may lack the tiles of what it shows, so this comes before they are read.
+    if let Some(held) = held(&copy, &log).await
+        && log.contradicts(&held)
+    {
+        return log.not_grown(&held, "held by the copy").await;
+    }
     let reader = log.reader().await?;
-    let copy = open_writer(&args.copy)?;
     let bar = progress_bar(log.checkpoint().tree_size());
     let result = mirror(&reader, &copy, log.policy(), |progress| {
         advance(&bar, progress.n_entries, progress.tree_size, progress.n_bytes);
@@ -37,7 +47,7 @@ pub(crate) async fn run(args: &MirrorArgs) -> anyhow::Result<Outcome> {
     match result {
         Ok(report) => Ok(good(&args.copy, &report)),
         Err(MirrorError::Read(error)) => Err(log.failure(error).await),
-        Err(MirrorError::Fork { held } | MirrorError::Rollback { held }) => Ok(log.not_grown(&held, "held by the copy").await),
+        Err(MirrorError::Fork { held } | MirrorError::Rollback { held }) => log.not_grown(&held, "held by the copy").await,
         Err(error @ MirrorError::Differs { path }) => {
             let key = path.to_string();
             let bytes = copy.get(&key).await.ok().flatten();
@@ -56,15 +66,25 @@ pub(crate) async fn run(args: &MirrorArgs) -> anyhow::Result<Outcome> {
     }
 }
 
+/// The checkpoint that the copy holds of this log. One that cannot be used is reported by the mirror itself.
+async fn held(copy: &impl TileSource, log: &OpenLog) -> Option<VerifiedCheckpoint> {
+    let note = copy.get(CHECKPOINT_KEY).await.ok()??;
+    let held = log.policy().verify_log_signature(&note).ok()?;
+    (held.origin() == log.checkpoint().origin()).then_some(held)
+}
+
 fn good(copy: &str, report: &MirrorReport) -> Outcome {
     let checkpoint = &report.checkpoint;
     let (origin, size, root) = (checkpoint.origin(), checkpoint.tree_size(), checkpoint.root_hash());
     let before = report.before.as_ref().map_or(0, VerifiedCheckpoint::tree_size);
     let MirrorReport { n_written, n_bytes, n_resumed, .. } = report;
-    let text = format!(
+    let mut text = format!(
         "GOOD: {copy} is a copy of {origin}\n\
          entries     {size}, {before} of them before\nroot        {root}\nwritten     {n_written} objects, {n_bytes} bytes\n"
     );
+    if before > 0 || *n_resumed > 0 {
+        push_line(&mut text, format_args!("not read    what was there before; `fanlight-verify fsck {copy}` checks it"));
+    }
     let fields = json!({
         "origin": origin, "tree_size": size, "root_hash": root.to_string(), "old_tree_size": before,
         "n_written": n_written, "n_bytes": n_bytes, "n_resumed": n_resumed,

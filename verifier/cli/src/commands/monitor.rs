@@ -2,6 +2,7 @@
 
 mod args;
 mod contradiction;
+mod growth;
 mod others;
 mod report;
 mod round;
@@ -20,6 +21,7 @@ pub(crate) use self::args::MonitorArgs;
 use self::report::Report;
 use self::round::{Round, Seen};
 use self::state_dir::StateDir;
+use crate::durable;
 use crate::outcome::Outcome;
 
 /// Looks once, or until interrupted. `clock` is read at the start and the end of each look; every outcome but the last,
@@ -34,8 +36,9 @@ pub(crate) async fn run(
     let now = clock();
     let mut state = dir.load(&policy)?.unwrap_or_else(|| State::new(now));
     acknowledge(args, &mut state, now)?;
-    let mut outcome = look(args, &policy, &dir, &mut state, &clock).await?;
-    let Some(interval) = args.interval else { return Ok(outcome) };
+    let looked = look(args, &policy, &dir, &mut state, &clock).await;
+    let Some(interval) = args.interval else { return looked };
+    let mut outcome = told(looked);
     let mut interrupt = pin!(interrupted());
     loop {
         print(&outcome)?;
@@ -45,10 +48,18 @@ pub(crate) async fn run(
             look(args, &policy, &dir, &mut state, &clock).await
         };
         tokio::select! {
-            looked = next => outcome = looked?,
+            looked = next => outcome = told(looked),
             () = &mut interrupt => return Ok(outcome),
         }
     }
+}
+
+/// A look that failed is told like every other: the next may not fail.
+fn told(looked: anyhow::Result<Outcome>) -> Outcome {
+    looked.unwrap_or_else(|error| {
+        eprintln!("fanlight-verify: {error:#}");
+        Outcome::unchecked(&error)
+    })
 }
 
 async fn look(
@@ -67,17 +78,21 @@ async fn look(
         now,
         observations: Vec::new(),
         looked_for: BTreeSet::new(),
+        unread: BTreeSet::new(),
         shown: None,
         seen: Seen::default(),
     };
     round.look().await?;
-    let Round { state, seen, .. } = round;
+    let Round { state, mut seen, .. } = round;
     let duration_millis = clock().as_millis().saturating_sub(now.as_millis());
-    let report = Report { args, state, seen: &seen, now, duration_millis };
     if let Some(path) = &args.textfile {
-        state_dir::write_whole(path, textfile::metrics(&report).as_bytes())?;
+        let metrics = textfile::metrics(&Report { args, state, seen: &seen, now, duration_millis });
+        // Readers see the old file or this one.
+        if let Err(error) = durable::replace(path, metrics.as_bytes()) {
+            seen.unusable.push((path.display().to_string(), format!("it was not written: {error}")));
+        }
     }
-    Ok(report.outcome())
+    Ok(Report { args, state, seen: &seen, now, duration_millis }.outcome())
 }
 
 fn acknowledge(args: &MonitorArgs, state: &mut State, now: UnixTime) -> anyhow::Result<()> {

@@ -1,19 +1,17 @@
 //! A log that a command reads: its source, what it is trusted by, and its verified checkpoint.
 
-use std::cmp::Ordering;
-
 use anyhow::{Context, anyhow};
 use fanlight_auditlog::fsck::Damage;
 use fanlight_auditlog::reader::ReadError;
 use fanlight_auditlog::store::CHECKPOINT_KEY;
 use fanlight_auditlog::tile::TilePath;
 use fanlight_auditlog::{Policy, Reader, TileSource, VerifiedCheckpoint};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::evidence::Evidence;
 use crate::outcome::{Outcome, Refused, Verdict};
 use crate::policy::LogKeyArgs;
-use crate::source::Source;
+use crate::source::{Source, StoreArgs};
 
 /// A log at its published checkpoint.
 ///
@@ -28,12 +26,13 @@ pub(crate) struct OpenLog {
 
 impl OpenLog {
     /// Fetches and verifies the published checkpoint.
-    pub(crate) async fn open(name: &str, trust: &LogKeyArgs) -> anyhow::Result<Self> {
+    pub(crate) async fn open(name: &str, stores: &StoreArgs, trust: &LogKeyArgs) -> anyhow::Result<Self> {
         let policy = trust.policy()?;
-        let source = Source::open(name)?;
+        let source = stores.open(name).await?;
         let note = source.get(CHECKPOINT_KEY).await.with_context(|| format!("{name} was not read"))?;
-        let note = note
-            .ok_or_else(|| anyhow!("{name} has no checkpoint: give the directory or URL prefix under which `checkpoint` lies"))?;
+        let note = note.ok_or_else(|| {
+            anyhow!("{name} has no checkpoint: give the directory, s3:// or http(s):// prefix under which `checkpoint` lies")
+        })?;
         let checkpoint = policy.verify_checkpoint(&note).map_err(|error| {
             let evidence = Evidence::new("checkpoint", name).keys(&policy).checkpoint("published", &note);
             Refused::from(Outcome::bad("the log's checkpoint was refused", &error).with_evidence(evidence))
@@ -69,50 +68,108 @@ impl OpenLog {
 
     /// Checks that the log only grew since `old`, a checkpoint of the same origin; `role` says which one it is.
     pub(crate) async fn check_grown(&self, old: &VerifiedCheckpoint, role: &str) -> anyhow::Result<()> {
-        let (old_size, new_size) = (old.tree_size(), self.checkpoint.tree_size());
-        // These need no look at the tiles, which a log that went back may no longer have.
-        if old_size > new_size || (old_size == new_size && old.root_hash() != self.checkpoint.root_hash()) {
-            return Err(Refused::from(self.not_grown(old, role).await).into());
+        if self.contradicts(old) {
+            return Err(Refused::from(self.not_grown(old, role).await?).into());
         }
         match self.reader().await?.verify_consistency(old).await {
             Ok(()) => Ok(()),
             // The tiles that made the proof belong to the published tree, so it is the log itself that forked.
-            Err(ReadError::Proof(_)) => Err(Refused::from(self.not_grown(old, role).await).into()),
+            Err(ReadError::Proof(_)) => Err(Refused::from(self.not_grown(old, role).await?).into()),
             Err(error) => Err(self.failure(error).await),
         }
     }
 
-    /// The outcome for a log that shrank or forked since it signed `old`.
-    pub(crate) async fn not_grown(&self, old: &VerifiedCheckpoint, role: &str) -> Outcome {
-        let new = &self.checkpoint;
-        let (old_size, new_size) = (old.tree_size(), new.tree_size());
-        let (finding, error) = match new_size.cmp(&old_size) {
-            Ordering::Less => {
-                ("rollback", format!("the log shrank: it signed {old_size} entries before and shows {new_size} now"))
-            }
-            Ordering::Equal => ("fork", format!("the log forked: it signed two different trees of {new_size} entries")),
-            Ordering::Greater => {
-                ("fork", format!("the log forked: the first {old_size} of its {new_size} entries are not those that it signed"))
-            }
+    /// Whether the sizes and roots alone say that the published tree does not go on from the one of `old`.
+    pub(crate) fn contradicts(&self, old: &VerifiedCheckpoint) -> bool {
+        let (old_size, new_size) = (old.tree_size(), self.checkpoint.tree_size());
+        old_size > new_size || (old_size == new_size && old.root_hash() != self.checkpoint.root_hash())
+    }
+
+    /// The outcome for a log whose published tree does not go on from the one of `old`: it forked, or shows fewer entries.
+    pub(crate) async fn not_grown(&self, old: &VerifiedCheckpoint, role: &str) -> anyhow::Result<Outcome> {
+        let (old_size, new_size) = (old.tree_size(), self.checkpoint.tree_size());
+        if new_size < old_size {
+            return self.shrunk(old, role).await;
+        }
+        let reader = Reader::at(&self.source, self.checkpoint.clone()).await.ok();
+        let error = if new_size == old_size {
+            format!("the log forked: it signed two different trees of {new_size} entries")
+        } else {
+            format!("the log forked: the first {old_size} of its {new_size} entries are not those that it signed")
         };
+        Ok(self.contradiction("fork", error, old, role, reader).await)
+    }
+
+    /// The outcome for a log that shows fewer entries than it signed. The two checkpoints prove nothing by themselves, for
+    /// a cache can be old, and anybody who serves the log can replay one of its checkpoints; so the tree of `old` is looked
+    /// for among the tiles.
+    async fn shrunk(&self, old: &VerifiedCheckpoint, role: &str) -> anyhow::Result<Outcome> {
+        let (old_size, new_size) = (old.tree_size(), self.checkpoint.tree_size());
+        let read = async {
+            let reader = Reader::at(&self.source, old.clone()).await?;
+            let root = reader.root_at(new_size).await?;
+            Ok((reader, root))
+        };
+        match read.await {
+            Ok((_, root)) if root == self.checkpoint.root_hash() => {
+                let error = format!(
+                    "{} shows {new_size} entries, fewer than the {old_size} of the checkpoint {role}, and has the tiles of \
+                     both: its checkpoint is an old one, as from a cache, or the newer one is held back; try again later",
+                    self.name
+                );
+                let fields = self.sizes("stale", &error, old);
+                Ok(Outcome::new(Verdict::Unchecked, format!("NOT CHECKED: {error}\n"), fields))
+            }
+            Ok((reader, _)) => {
+                let error = format!(
+                    "the log forked: the {new_size} entries that it shows are not the first of {old_size} that it signed"
+                );
+                Ok(self.contradiction("fork", error, old, role, Some(reader)).await)
+            }
+            Err(ReadError::Store(error)) => Err(anyhow::Error::new(error).context(format!("{} was not read", self.name))),
+            Err(_) => {
+                let error = format!(
+                    "the log shrank, or this is an old copy of it: it signed {old_size} entries, shows {new_size} and lacks the rest"
+                );
+                Ok(self.contradiction("rollback", error, old, role, None).await)
+            }
+        }
+    }
+
+    /// A bad outcome with both checkpoints, and the proof from `larger`, which reads the larger tree of the two.
+    async fn contradiction(
+        &self,
+        finding: &'static str,
+        error: String,
+        old: &VerifiedCheckpoint,
+        role: &str,
+        larger: Option<Reader<&Source>>,
+    ) -> Outcome {
+        let new = &self.checkpoint;
         let mut evidence = Evidence::new(finding, &self.name)
-            .of_log(new.origin(), new_size)
+            .of_log(new.origin(), new.tree_size())
             .keys(&self.policy)
             .checkpoint(role, old.note().as_bytes())
             .checkpoint("published now", new.note().as_bytes());
-        // What the published tree had at the old size, with the proof of it, makes the fork certain without the log.
-        if old_size < new_size
-            && let Ok(reader) = Reader::at(&self.source, new.clone()).await
-            && let (Ok(old_root), Ok(proof)) = (reader.root_at(old_size).await, reader.consistency_proof(old_size).await)
+        let size = old.tree_size().min(new.tree_size());
+        // What the larger tree had at the smaller one's size, with the proof of it, makes the fork certain without the log.
+        if old.tree_size() != new.tree_size()
+            && let Some(reader) = larger
+            && let (Ok(root), Ok(proof)) = (reader.root_at(size).await, reader.consistency_proof(size).await)
         {
-            evidence = evidence.consistency_proof(old_size, old_root, &proof);
+            evidence = evidence.consistency_proof(size, root, &proof);
         }
-        let fields = json!({
-            "finding": finding, "error": error, "origin": new.origin(),
-            "old_tree_size": old_size, "old_root_hash": old.root_hash().to_string(),
-            "new_tree_size": new_size, "new_root_hash": new.root_hash().to_string(),
-        });
+        let fields = self.sizes(finding, &error, old);
         Outcome::new(Verdict::Bad, format!("BAD: {error}\n"), fields).with_evidence(evidence)
+    }
+
+    fn sizes(&self, finding: &str, error: &str, old: &VerifiedCheckpoint) -> Value {
+        let new = &self.checkpoint;
+        json!({
+            "finding": finding, "error": error, "origin": new.origin(),
+            "old_tree_size": old.tree_size(), "old_root_hash": old.root_hash().to_string(),
+            "new_tree_size": new.tree_size(), "new_root_hash": new.root_hash().to_string(),
+        })
     }
 
     /// Evidence that begins with this log and its checkpoint.

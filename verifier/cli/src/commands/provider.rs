@@ -14,6 +14,7 @@ use crate::commands::receipt::grade_text;
 use crate::commands::{OpenLog, progress_bar};
 use crate::outcome::{Outcome, Verdict};
 use crate::policy::LogKeyArgs;
+use crate::source::StoreArgs;
 use crate::text::{self, push_line};
 
 #[derive(Args, Debug)]
@@ -21,15 +22,17 @@ pub(crate) struct ProviderArgs {
     /// Provider id, 64 hexadecimal digits
     #[arg(value_name = "ID")]
     provider_id: ProviderId,
-    /// Store of the log, or its http(s) URL prefix
+    /// Store of the log, a directory or `s3://bucket/prefix`, or its http(s) URL prefix
     #[arg(long, value_name = "STORE-OR-URL")]
     log: String,
+    #[command(flatten)]
+    stores: StoreArgs,
     #[command(flatten)]
     trust: LogKeyArgs,
 }
 
 pub(crate) async fn run(args: &ProviderArgs, now: UnixTime) -> anyhow::Result<Outcome> {
-    let log = OpenLog::open(&args.log, &args.trust).await?;
+    let log = OpenLog::open(&args.log, &args.stores, &args.trust).await?;
     let reader = log.reader().await?;
     let checkpoint = reader.checkpoint();
     let bar = progress_bar(checkpoint.tree_size());

@@ -89,7 +89,7 @@ async fn run_server(args: &ServeArgs, json: bool, clock: fn() -> UnixTime) -> an
     let witness = Witness::new(cosigners, log_keys)?;
     let vkeys: Vec<String> = witness.verifier_keys().map(ToString::to_string).collect();
     let state = WitnessState::new(witness, store);
-    report_records(&state).await;
+    report_records(&state, clock().as_secs()).await;
 
     let mut signals = Signals::listen()?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -112,12 +112,17 @@ async fn run_server(args: &ServeArgs, json: bool, clock: fn() -> UnixTime) -> an
 }
 
 /// Says at the start which logs cannot be witnessed, and what to do about it, not only when they ask.
-async fn report_records(state: &WitnessState<DirStore>) {
+async fn report_records(state: &WitnessState<DirStore>, now: u64) {
     let (mut logs, mut recorded) = (0, 0);
     for origin in state.witness().origins() {
         logs += 1;
         match state.record(origin).await {
-            Ok(record) => recorded += u64::from(record.is_some()),
+            Ok(record) => {
+                recorded += u64::from(record.is_some());
+                if let Err(refusal) = Witness::cosigning_time(record.as_ref(), now) {
+                    tracing::error!(origin, %refusal, "cannot cosign");
+                }
+            }
             Err(error) => report(&error),
         }
     }

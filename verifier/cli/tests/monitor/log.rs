@@ -63,26 +63,89 @@ async fn a_log_without_entries() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rollback() {
     let log = log_of(3, "a").await;
+    let old = Served::of(&log).await;
+    grow(&log, 3..5, "a").await;
+    let new = Served::of(&log).await;
+    let monitor = Monitor::of(&log);
+    assert_eq!(monitor.alerts(&new.url()), (0, vec![]));
+    // Without the tiles of the larger tree nothing shows that the smaller one is its beginning.
+    let (code, value) = monitor.run(&old.url());
+    assert_eq!((code, ids(&value)), (1, vec!["rollback".to_owned()]), "{value}");
+    assert_eq!(value["alerts"][0]["details"][0], "the log showed 5 entries before and shows 3 now");
+    let proof = evidence(&value);
+    assert_eq!((&proof["finding"], proof["checkpoints"].as_array().unwrap().len()), (&"rollback".into(), 2));
+    assert_eq!(proof["checkpoints"][1]["note"], log.checkpoint());
+    // What was seen stays seen, and the same evidence is kept once.
+    assert_eq!(evidence(&monitor.run(&old.url()).1), proof);
+    // Once the log is itself again, and the smaller tree turns out to be its beginning, the alert closes.
+    let (code, value) = monitor.run(&new.url());
+    assert_eq!((code, ids(&value)), (0, vec![]));
+    assert_eq!((&value["closed"][0]["alert"], &value["closed"][0]["state"]), (&"rollback".into(), &"closed".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_checkpoint_is_an_alert_once_it_is_old_for_long() {
+    let log = log_of(3, "a").await;
     let served = Served::of(&log).await;
     let monitor = Monitor::of(&log);
     let old = log.checkpoint();
     grow(&log, 3..5, "a").await;
     served.publish(&log);
     assert_eq!(monitor.alerts(&served.url()), (0, vec![]));
+    // As a cache shows it: the log still has what it had.
     served.set("checkpoint", &old);
-    let (code, value) = monitor.run(&served.url());
-    assert_eq!((code, ids(&value)), (1, vec!["rollback".to_owned()]), "{value}");
-    assert_eq!(value["alerts"][0]["details"][0], "the log showed 5 entries before and shows 3 now");
-    let proof = evidence(&value);
-    assert_eq!((&proof["finding"], proof["checkpoints"].as_array().unwrap().len()), (&"rollback".into(), 2));
-    assert_eq!(proof["checkpoints"][0]["note"], old);
-    // What was seen stays seen, and the same evidence is kept once.
-    assert_eq!(evidence(&monitor.run(&served.url()).1), proof);
-    // An old checkpoint may come from a cache. Once the log is itself again, the alert closes.
+    for _ in 0..2 {
+        let (code, value) = monitor.run(&served.url());
+        assert_eq!((code, ids(&value), &value["complete"]), (0, vec![], &true.into()), "{value}");
+        assert_eq!((&value["ahead"], &value["tree_size"]), (&serde_json::json!([served.url()]), &5.into()));
+    }
+    let (code, value) = monitor.run_with(&served.url(), &["--max-merge-delay", "0s"]);
+    assert_eq!((code, ids(&value)), (1, vec!["checkpoint_withheld".to_owned()]), "{value}");
+    let notes = evidence(&value)["checkpoints"].clone();
+    assert_eq!((&notes[0]["note"], &notes[1]["note"]), (&old.into(), &log.checkpoint().into()));
     served.publish(&log);
     let (code, value) = monitor.run(&served.url());
-    assert_eq!((code, ids(&value)), (0, vec![]));
-    assert_eq!((&value["closed"][0]["alert"], &value["closed"][0]["state"]), (&"rollback".into(), &"closed".into()));
+    assert_eq!((code, ids(&value), &value["ahead"]), (0, vec![], &serde_json::json!([])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_tree_can_be_a_fork() {
+    for (seen, shown) in [(7, 3), (2, 1), (300, 280), (300, 7), (257, 256)] {
+        let (log, fork) = (log_of(seen, "a").await, log_of(shown, "b").await);
+        let served = Served::of(&log).await;
+        // The tiles of the larger tree are there, and prove it at once.
+        let monitor = Monitor::of(&log);
+        assert_eq!(monitor.alerts(&served.url()), (0, vec![]));
+        served.set("checkpoint", fork.checkpoint());
+        let (code, value) = monitor.run(&served.url());
+        assert_eq!((code, ids(&value)), (1, vec!["split_view".to_owned()]), "{seen} {shown}: {value}");
+        check_fork_evidence(&evidence(&value), [&log.checkpoint(), &fork.checkpoint()]);
+        served.publish(&log);
+        assert_eq!(monitor.alerts(&served.url()), (1, vec!["split_view".to_owned()]), "what was signed stays signed");
+        // They are not, and the smaller tree waits for them.
+        let monitor = Monitor::of(&log);
+        assert_eq!(monitor.alerts(&served.url()), (0, vec![]));
+        served.publish(&fork);
+        assert_eq!(monitor.alerts(&served.url()), (1, vec!["rollback".to_owned()]));
+        served.publish(&log);
+        let (code, value) = monitor.run(&served.url());
+        assert_eq!((code, ids(&value)), (1, vec!["split_view".to_owned()]), "{seen} {shown}: {value}");
+        check_fork_evidence(&evidence(&value), [&log.checkpoint(), &fork.checkpoint()]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_changed_its_key() {
+    let (old, log) = (TestLog::open(2).await, log_of(3, "a").await);
+    let served = Served::of(&log).await;
+    let policy = served.path("policy");
+    crate::write(&policy, format!("log {}\nlog {}\nquorum none\n", old.vkey(), log.vkey()));
+    let monitor = Monitor::of(&log).with(&["--policy", text(&policy)]);
+    for n in 3..5 {
+        assert_eq!(monitor.alerts(&served.url()), (0, vec![]));
+        grow(&log, n..n + 1, "a").await;
+        served.publish(&log);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

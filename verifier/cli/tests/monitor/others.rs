@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use fanlight_auditlog::TlogProof;
 use fanlight_protocol::Digest;
+use fanlight_verifier::monitor::MAX_OPEN;
+use futures_util::future::join_all;
 
 use crate::world::{TestLog, World};
 use crate::{Monitor, Served, evidence, ids, text, write};
@@ -155,4 +157,93 @@ async fn a_proof_of_another_tree_is_evidence() {
     assert_eq!((code, ids(&value)), (1, vec![format!("split_view/{}", text(&file))]), "{value}");
     let signed = TlogProof::parse(proof.as_bytes()).unwrap();
     assert_eq!(evidence(&value)["checkpoints"][1]["note"], signed.checkpoint());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_of_another_log_says_nothing() {
+    let (log, other) = (TestLog::open(1).await, TestLog::open_named("other.example", 2).await);
+    log.append(b"ours").await;
+    let proof = other.append(b"theirs").await;
+    let held = tempfile::tempdir().unwrap();
+    write(&held.path().join("theirs.tlog-proof"), &proof);
+    write(&held.path().join("theirs"), b"theirs");
+    let policy = held.path().join("policy");
+    write(&policy, format!("log {}\nlog {}\nquorum none\n", log.vkey(), other.vkey()));
+    let monitor = Monitor::of(&log).with(&["--policy", text(&policy), "--expect", text(held.path())]);
+    let (code, value) = monitor.run(text(log.dir.path()));
+    assert_eq!((code, ids(&value), &value["compared"]), (0, vec![], &0.into()), "{value}");
+    // It is held against the log that made it.
+    let monitor = Monitor::of(&other).with(&["--policy", text(&policy), "--expect", text(held.path())]);
+    assert_eq!(monitor.run(text(other.dir.path())).1["compared"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_broken_promises_does_not_hide_a_fork() {
+    let (log, fork) = (TestLog::open(1).await, TestLog::open(1).await);
+    log.append(b"ours").await;
+    fork.append(b"theirs").await;
+    let held = tempfile::tempdir().unwrap();
+    for n in 0..=MAX_OPEN {
+        write(&held.path().join(format!("{n}.entry")), n.to_string());
+    }
+    let store = text(log.dir.path());
+    let monitor = Monitor::of(&log).with(&["--expect", text(held.path()), "--max-merge-delay", "0s"]);
+    let alerts =
+        |value: &serde_json::Value| ids(value).into_iter().filter(|id| !id.starts_with("promise_broken/")).collect::<Vec<_>>();
+    let (code, value) = monitor.run(store);
+    assert_eq!((code, alerts(&value)), (1, vec!["state_full".to_owned()]));
+    let view = text(fork.dir.path());
+    let (code, value) = monitor.run_with(store, &["--also", view]);
+    assert_eq!((code, alerts(&value)), (1, vec![format!("split_view/{view}"), "state_full".to_owned()]));
+    assert_eq!(ids(&value).len(), MAX_OPEN + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_gone_hides_nothing_of_another() {
+    let (log, fork) = (TestLog::open(1).await, TestLog::open(1).await);
+    log.append(b"ours").await;
+    fork.append(b"theirs").await;
+    let (store, view) = (text(log.dir.path()), text(fork.dir.path()));
+    let monitor = Monitor::of(&log);
+    let (code, value) = monitor.run_with(store, &["--also", "/nowhere", "--also", view, "--expect", "/nowhere/either"]);
+    let expected = vec![format!("split_view/{view}"), "unreadable//nowhere".to_owned()];
+    assert_eq!((code, ids(&value), value["unusable"].as_array().unwrap().len()), (1, expected, 1), "{value}");
+    assert_eq!(monitor.alerts(store), (1, vec![format!("split_view/{view}")]), "it was saved");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_signature_is_not_over_because_the_view_is_gone() {
+    let log = TestLog::open(1).await;
+    log.append(b"one").await;
+    let (view, store) = (Served::of(&log).await, text(log.dir.path()));
+    let url = view.url();
+    let monitor = Monitor::of(&log).with(&["--also", &url]);
+    let bad = format!("bad_signature/{url}");
+    view.set("checkpoint", "not a note");
+    assert_eq!(monitor.alerts(store), (1, vec![bad.clone()]));
+    std::fs::remove_file(view.path("checkpoint")).unwrap();
+    assert_eq!(monitor.alerts(store), (1, vec![bad, format!("unreadable/{url}")]));
+    view.publish(&log);
+    assert_eq!(monitor.alerts(store), (0, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_awaited_does_not_make_the_log_be_read_again() {
+    let log = TestLog::open(1).await;
+    let grow = async |n: std::ops::Range<usize>| {
+        let entries: Vec<String> = n.map(|n| n.to_string()).collect();
+        join_all(entries.iter().map(|entry| log.append(entry.as_bytes()))).await;
+    };
+    grow(0..300).await;
+    let served = Served::of(&log).await;
+    let held = tempfile::tempdir().unwrap();
+    write(&held.path().join("mine.entry"), b"mine");
+    let monitor = Monitor::of(&log).with(&["--expect", text(held.path())]);
+    assert_eq!(monitor.alerts(&served.url()), (0, vec![]));
+    grow(300..310).await;
+    log.append(b"mine").await;
+    served.publish(&log);
+    std::fs::remove_file(served.path("tile/entries/000")).unwrap();
+    let (code, value) = monitor.run(&served.url());
+    assert_eq!((code, ids(&value), &value["expected"]["missing"]), (0, vec![], &serde_json::json!([])), "{value}");
 }

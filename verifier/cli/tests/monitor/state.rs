@@ -99,6 +99,53 @@ async fn a_clock_that_goes_back() {
     assert_eq!(monitor.alerts(store), (0, vec![]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_is_told_although_it_cannot_be_written() {
+    let (log, fork) = (TestLog::open(1).await, TestLog::open(1).await);
+    log.append(b"ours").await;
+    fork.append(b"theirs").await;
+    let monitor = Monitor::of(&log);
+    assert_eq!(monitor.run(text(log.dir.path())).0, 0);
+    // Evidence, state and metrics: what is in the way is of another kind.
+    let state = monitor.state.path();
+    fs::write(state.join("evidence/fork"), "").unwrap();
+    fs::create_dir(state.join("state.tmp")).unwrap();
+    let textfile = state.join("evidence");
+    let (code, value) = monitor.run_with(text(fork.dir.path()), &["--textfile", text(&textfile)]);
+    assert_eq!((code, ids(&value)), (1, vec!["split_view".to_owned()]), "{value}");
+    let detail = value["alerts"][0]["details"][0].as_str().unwrap();
+    assert!(detail.contains("two different trees of 1 entries; evidence was not written to"), "{detail}");
+    assert_eq!(value["unusable"].as_array().unwrap().len(), 2, "{value}");
+    // With room again it is kept.
+    fs::remove_file(state.join("evidence/fork")).unwrap();
+    fs::remove_dir(state.join("state.tmp")).unwrap();
+    let (code, value) = monitor.run(text(fork.dir.path()));
+    assert_eq!((code, value["alerts"][0]["evidence"].as_array().unwrap().len()), (1, 1), "{value}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_outlives_what_it_looks_at() {
+    let log = TestLog::open(1).await;
+    let served = Served::of(&log).await;
+    let monitor = Monitor::of(&log);
+    let mut child = monitor.command(text(served.dir.path())).args(["--interval", "0s"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("\"verdict\":\"good\""));
+    let (path, aside) = (served.dir.path().to_owned(), served.dir.path().with_extension("aside"));
+    fs::rename(&path, &aside).unwrap();
+    assert!(lines.any(|line| line.contains("\"verdict\":\"unchecked\"")));
+    fs::rename(&aside, &path).unwrap();
+    assert!(lines.any(|line| line.contains("\"verdict\":\"good\"")));
+    // A state that cannot be written is told as well, and the next can.
+    let in_the_way = monitor.state.path().join("state.tmp");
+    while fs::create_dir(&in_the_way).is_err() {}
+    assert!(lines.any(|line| line.contains("\"verdict\":\"unchecked\"")));
+    fs::remove_dir(&in_the_way).unwrap();
+    assert!(lines.any(|line| line.contains("\"verdict\":\"good\"")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// Metric and labels to value.
 type Samples = BTreeMap<String, f64>;
 
@@ -142,7 +189,8 @@ async fn metrics_for_a_textfile_collector() {
     let metrics = parse(&fs::read_to_string(&file).unwrap());
     let url = served.server.url("/broken");
     assert_eq!(metrics[&format!("fanlight_monitor_up{{log=\"{url}\"}}")].to_string(), "0");
-    assert!(!metrics.keys().any(|name| name.contains("last_success")));
+    // A rule on its age must fire for a monitor that never could.
+    assert_eq!(metrics[&format!("fanlight_monitor_last_success_timestamp_seconds{{log=\"{url}\"}}")].to_string(), "0");
 
     assert_eq!(monitor.run(&served.url()).0, 0);
     let metrics = parse(&fs::read_to_string(&file).unwrap());
@@ -180,7 +228,7 @@ async fn usage() {
     {
         assert!(help.contains(part), "{part}: {help}");
     }
-    for bad in [&["--acknowledge", "rollback"][..], &["--expect", "/nowhere"], &["--also", "nowhere"]] {
+    for bad in [&["--acknowledge", "rollback"][..], &["--expect", "/nowhere"]] {
         let (code, value) = monitor.run_with(store, bad);
         assert_eq!((code, value["error"].is_string() || value["complete"] == false), (2, true), "{bad:?}: {value}");
     }

@@ -76,8 +76,15 @@ async fn answer(mut stream: TcpStream, log: PathBuf, address: SocketAddr, seen: 
             let body = std::fs::read(log.join("tile/0/000"))?;
             ("200 OK", length(body.len()), body)
         }
+        // A cache that holds an old checkpoint, and gives it to all who do not ask for a fresh one; and one that always does.
+        "cached" | "replayed"
+            if key == "checkpoint" && (prefix == "replayed" || !request.contains("cache-control: no-cache")) =>
+        {
+            let body = std::fs::read(log.join("old-checkpoint"))?;
+            ("200 OK", length(body.len()), body)
+        }
         "html" => ("200 OK", length(15), b"<html>hi</html>".to_vec()),
-        "log" | "gzip" | "bomb" | "flaky" | "no-tiles" | "swapped" | "slow" => plain(),
+        "log" | "gzip" | "bomb" | "flaky" | "no-tiles" | "swapped" | "slow" | "cached" | "replayed" => plain(),
         "moved" => ("302 Found", format!("location: /log/{key}\r\n{}", length(0)), Vec::new()),
         // The same server by another name: still another host.
         "elsewhere" => {

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod process;
-#[path = "../../../tests/tree/mod.rs"]
+#[path = "../../../tests/witness/tree.rs"]
 mod tree;
 #[path = "../../../tests/world/mod.rs"]
 mod world;

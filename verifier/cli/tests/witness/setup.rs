@@ -1,11 +1,14 @@
 //! Keys, command lines, start and end.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
-use fanlight_auditlog::Policy;
 use fanlight_auditlog::note::KeyType;
+use fanlight_auditlog::{Checkpoint, CosignerKey, Policy};
+use fanlight_protocol::Digest;
 
-use crate::process::{Witness, init, run, text};
+use crate::process::{Witness, client, command, init, run, text};
 use crate::tree::Tree;
 
 #[test]
@@ -89,4 +92,39 @@ async fn one_process_has_the_directory_and_ends_when_asked() {
     fs::write(&policy, format!("log {}\nquorum none\n", tree.key())).unwrap();
     let witness = Witness::start_with(dir.path(), &["--logs", text(&policy)]);
     assert_eq!(witness.add(tree.request(5, 9)).await.0, 200);
+}
+
+/// After a clock that was far ahead nothing is cosigned, and both sides hear what can be done about it.
+#[tokio::test]
+async fn a_clock_that_was_far_ahead() {
+    const REMEDY: &str =
+        "set the clock right, or, if it was ahead then, wait until it gets there or make a witness with new keys";
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::new("log.example/test", 1, 9);
+    init(dir.path(), "witness.example/w1");
+    let checkpoint = Checkpoint::parse(&tree.text(5)).unwrap();
+    let keys = fs::read_to_string(dir.path().join("private/witness-keys")).unwrap();
+    let lines = keys.lines().map(|key| CosignerKey::parse_private_key(key).unwrap().cosign(&checkpoint, 1 << 40).unwrap());
+    let record = dir.path().join(Digest::of(tree.origin().as_bytes()).to_string());
+    fs::create_dir(&record).unwrap();
+    fs::write(record.join("checkpoint"), lines.fold(tree.note(5), |note, line| format!("{note}{line}\n"))).unwrap();
+
+    let log = format!("--log={}", tree.key());
+    let mut witness = command(&["--json", "witness", "--listen", "127.0.0.1:0", "--data", text(dir.path()), &log])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(witness.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let url = format!("{}/add-checkpoint", ready["url"].as_str().unwrap());
+    let answer = client().post(url).body(tree.request(5, 9)).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body = answer.text().await.unwrap();
+    assert!(body.contains(REMEDY), "{body}");
+    witness.kill().unwrap();
+    let stderr = String::from_utf8(witness.wait_with_output().unwrap().stderr).unwrap();
+    let (start, request) = stderr.split_once("goes on from what is recorded").unwrap();
+    assert!(start.contains(tree.origin()) && start.contains(REMEDY) && request.contains(REMEDY), "{stderr}");
 }

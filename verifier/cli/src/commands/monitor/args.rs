@@ -8,18 +8,24 @@ use clap::Args;
 use fanlight_verifier::monitor::AlertName;
 
 use crate::policy::LogKeyArgs;
+use crate::source::StoreArgs;
 
 const LONG_HELP: &str = "\
 Follow a log: check that it only grows, that every entry is what the checkpoint says, and that every provider keeps to its \
 chain of receipts. Reads what is new since the last run, so it is cheap to run from cron.
 
 The state directory holds the latest checkpoint seen, and is what makes a rewritten log visible: keep it, and keep it where \
-the log's operator cannot write. Evidence goes into its `evidence` directory, not where --evidence says: of a fork both signed \
-checkpoints, and the proof that they contradict each other.
+the log's operator cannot write. Evidence goes into its `evidence` directory, by what was found, not where --evidence says: of a \
+fork both signed checkpoints, and the proof that they contradict each other. Of forks all is kept, of everything else 256 files.
 
 Works on any C2SP tlog-tiles log: entries that are not Fanlight's are hashed and counted, and nothing else is asked of them.
 
-Exit status: 0 nothing is wrong, 1 an alert is open, 2 the log could not be read, or not everything could be checked.
+Exit status: 0 nothing is wrong, 1 an alert is open, 2 the log could not be read, or not everything could be checked. What \
+is found is told even if it could not be saved. With --interval a look that fails is told, and the next one follows.
+
+An older checkpoint than the one seen last is no alert by itself, since a cache may hold it or anybody replay it: the larger \
+tree is then checked to go on from it, and the log has --max-merge-delay to show as much again. It is a fork where the trees \
+contradict each other, and a rollback where the log no longer has what it takes to tell.
 
 Age: a checkpoint carries no time, and a log that nobody writes to signs nothing new, so a log that does not grow is not \
 stale. What a server says of its files is the word of whoever is watched. Only the cosignatures of witnesses say when a \
@@ -48,9 +54,11 @@ until `--acknowledge ID`.";
 #[derive(Args, Debug)]
 #[command(long_about = LONG_HELP, after_long_help = alert_table())]
 pub(crate) struct MonitorArgs {
-    /// Directory of the log, or its http(s) URL prefix
+    /// Store of the log, a directory or `s3://bucket/prefix`, or its http(s) URL prefix
     #[arg(value_name = "STORE-OR-URL")]
     pub(crate) log: String,
+    #[command(flatten)]
+    pub(crate) stores: StoreArgs,
     #[command(flatten)]
     pub(crate) trust: LogKeyArgs,
     /// Directory that remembers what was seen, made if there is none
@@ -72,7 +80,8 @@ pub(crate) struct MonitorArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1h")]
     pub(crate) max_merge_delay: Duration,
     /// What the log must hold: a receipt bundle (`.json`), a tlog proof (`.tlog-proof`, its entry beside it without that
-    /// ending, if at hand), an entry that was handed in (`.entry`), or a directory of these; again for more
+    /// ending, if at hand), an entry that was handed in (`.entry`), or a directory of these; what is of another log that the
+    /// policy names is passed over; again for more
     #[arg(long, value_name = "DIR|FILE")]
     pub(crate) expect: Vec<PathBuf>,
     /// Another view of the same log, a mirror or what another place sees of it; again for more

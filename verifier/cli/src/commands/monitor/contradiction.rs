@@ -1,7 +1,5 @@
 //! What contradicts what, with the evidence that shows it to others.
 
-use anyhow::Context;
-use fanlight_auditlog::hash::node_hash;
 use fanlight_auditlog::proof::verify_consistency;
 use fanlight_auditlog::reader::ReadError;
 use fanlight_auditlog::{Hash, Reader, TileSource, VerifiedCheckpoint};
@@ -10,40 +8,45 @@ use fanlight_verifier::monitor::{AlertName, Observation};
 use super::round::Round;
 use crate::evidence::Evidence;
 use crate::outcome::chain;
-use crate::source::Source;
+
+/// What a comparison with a checkpoint that is no larger came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    Consistent,
+    Forked,
+    /// No proof could be made; why is observed.
+    Failed,
+}
 
 impl Round<'_> {
-    /// Compares a checkpoint with the tree that is shown now, which is not smaller. `false` when they contradict each
-    /// other, or when that could not be found out.
+    /// Compares a checkpoint with the reader's tree, which is not smaller.
     pub(super) async fn compare_older<T: TileSource>(
         &mut self,
         subject: &str,
         older: &VerifiedCheckpoint,
         reader: &Reader<T>,
-    ) -> anyhow::Result<bool> {
-        match prove(reader, older.tree_size(), older.root_hash()).await {
-            Ok(()) => Ok(true),
+    ) -> Compared {
+        match prove(reader, older).await {
+            Ok(()) => Compared::Consistent,
             Err(NotOlder::Forked(proof)) => {
-                let root = root_of_first(reader, older.tree_size()).await.ok();
-                let proof = root.map(|root| (root, proof.as_slice()));
-                self.observe_fork(subject, older, reader.checkpoint(), proof)?;
-                Ok(false)
+                self.observe_fork(subject, older, reader, &proof).await;
+                Compared::Forked
             }
             Err(NotOlder::Failed(error)) => {
-                self.observe_failure(&error).await?;
-                Ok(false)
+                self.observe_failure(&error).await;
+                Compared::Failed
             }
         }
     }
 
     /// A failed read: the log is damaged, or could not be reached.
-    pub(super) async fn observe_failure(&mut self, error: &ReadError) -> anyhow::Result<()> {
+    pub(super) async fn observe_failure(&mut self, error: &ReadError) {
         let detail = chain(error);
         if matches!(error, ReadError::Store(_)) {
             // Nothing is known of the tiles.
             self.looked_for.remove(&AlertName::Damaged);
             self.observe(AlertName::Unreadable, "", detail);
-            return Ok(());
+            return;
         }
         let mut evidence = match &self.shown {
             Some(shown) => self.evidence("damage", shown),
@@ -52,32 +55,60 @@ impl Round<'_> {
         if let ReadError::Bundle { path, .. } | ReadError::Mismatch { path } | ReadError::Missing { path } = error {
             let key = path.to_string();
             // Best effort: what comes now may be something else already.
-            let bytes = Source::open(&self.args.log)?.get(&key).await.ok().flatten();
+            let bytes = match self.args.stores.open(&self.args.log).await {
+                Ok(source) => source.get(&key).await.ok().flatten(),
+                Err(_) => None,
+            };
             evidence = evidence.object(&key, &detail, None, bytes.as_deref());
         }
-        self.observe_proven(AlertName::Damaged, "", detail, &evidence)
+        self.observe_proven(AlertName::Damaged, "", detail, &evidence);
     }
 
-    /// The log signed two trees that contradict each other.
-    pub(super) fn observe_fork(
+    /// The log signed two trees that contradict each other: the reader's, and one that is no larger.
+    pub(super) async fn observe_fork<T: TileSource>(
         &mut self,
         subject: &str,
-        seen: &VerifiedCheckpoint,
-        shown: &VerifiedCheckpoint,
-        proof: Option<(Hash, &[Hash])>,
-    ) -> anyhow::Result<()> {
-        let (old_size, new_size) = (seen.tree_size(), shown.tree_size());
+        older: &VerifiedCheckpoint,
+        reader: &Reader<T>,
+        proof: &[Hash],
+    ) {
+        let newer = reader.checkpoint();
+        let old_size = older.tree_size();
+        let mut evidence = self.fork_evidence(older, newer);
+        // The proof says which root the larger tree has for the smaller size.
+        if old_size < newer.tree_size()
+            && let Ok(root) = reader.root_at(old_size).await
+        {
+            evidence = evidence.consistency_proof(old_size, root, proof);
+        }
+        self.observe_split_view(subject, older, newer, &evidence);
+    }
+
+    /// The log signed two different trees of one size.
+    pub(super) fn observe_twins(&mut self, subject: &str, one: &VerifiedCheckpoint, other: &VerifiedCheckpoint) {
+        let evidence = self.fork_evidence(one, other);
+        self.observe_split_view(subject, one, other, &evidence);
+    }
+
+    fn observe_split_view(&mut self, subject: &str, older: &VerifiedCheckpoint, newer: &VerifiedCheckpoint, evidence: &Evidence) {
+        let (old_size, new_size) = (older.tree_size(), newer.tree_size());
         let detail = if old_size == new_size {
             format!("the log signed two different trees of {old_size} entries")
         } else {
-            format!("the log signed a tree of {new_size} entries whose first {old_size} are not those it signed before")
+            format!("the log signed a tree of {new_size} entries whose first {old_size} are not those of a tree that it signed")
         };
-        let mut evidence = self.evidence("fork", shown).checkpoint("seen before, or by others", seen.note().as_bytes());
-        // The proof says which root the larger tree has for the smaller size.
-        if let Some((root, proof)) = proof {
-            evidence = evidence.consistency_proof(old_size, root, proof);
-        }
-        self.observe_proven(AlertName::SplitView, subject, detail, &evidence)
+        self.observe_proven(AlertName::SplitView, subject, detail, evidence);
+    }
+
+    fn fork_evidence(&self, older: &VerifiedCheckpoint, newer: &VerifiedCheckpoint) -> Evidence {
+        let is_shown =
+            |checkpoint: &VerifiedCheckpoint| self.shown.as_ref().is_some_and(|shown| shown.note() == checkpoint.note());
+        let role = |checkpoint| if is_shown(checkpoint) { "published now" } else { "seen before, or by others" };
+        Evidence::new("fork", &self.args.log)
+            .of_log(newer.origin(), newer.tree_size())
+            .keys(self.policy)
+            .checkpoint(role(newer), newer.note().as_bytes())
+            .checkpoint(role(older), older.note().as_bytes())
     }
 
     pub(super) fn evidence(&self, finding: &'static str, shown: &VerifiedCheckpoint) -> Evidence {
@@ -87,24 +118,20 @@ impl Round<'_> {
             .checkpoint("published now", shown.note().as_bytes())
     }
 
-    pub(super) fn observe_proven(
-        &mut self,
-        name: AlertName,
-        subject: &str,
-        detail: String,
-        evidence: &Evidence,
-    ) -> anyhow::Result<()> {
-        let file = self.dir.keep_evidence(evidence, &detail, self.now).context("an alert was raised")?;
-        let mut observation = Observation::of(name, subject, detail);
-        observation.evidence.extend(file);
+    /// An alert with its evidence. An alert whose evidence could not be kept is an alert all the same, and says so.
+    pub(super) fn observe_proven(&mut self, name: AlertName, subject: &str, detail: String, evidence: &Evidence) {
+        let observation = match self.dir.keep_evidence(evidence, &detail, self.now) {
+            Ok(Some(file)) => Observation::of(name, subject, detail).with_evidence(file),
+            Ok(None) => Observation::of(name, subject, format!("{detail}; of this kind no more evidence is kept")),
+            Err(error) => Observation::of(name, subject, format!("{detail}; {error:#}")),
+        };
         self.observations.push(observation);
-        Ok(())
     }
 }
 
 /// Why a tree is not shown to go on from an older one.
 pub(super) enum NotOlder {
-    /// The proof from the shown tree leads to another root than the older one's.
+    /// The proof from the larger tree leads to another root than the older one's.
     Forked(Vec<Hash>),
     /// No proof could be made.
     Failed(ReadError),
@@ -112,29 +139,13 @@ pub(super) enum NotOlder {
 
 /// Proves that the reader's tree goes on from an older one. The hashes of the proof are checked against the tree before
 /// they are used, so one that does not fit is the older tree's fault.
-pub(super) async fn prove<T: TileSource>(reader: &Reader<T>, size: u64, root: Hash) -> Result<(), NotOlder> {
-    let proof = reader.consistency_proof(size).await.map_err(NotOlder::Failed)?;
-    let shown = reader.checkpoint();
-    verify_consistency(size, root, shown.tree_size(), shown.root_hash(), &proof).map_err(|_| NotOlder::Forked(proof))
+pub(super) async fn prove<T: TileSource>(reader: &Reader<T>, older: &VerifiedCheckpoint) -> Result<(), NotOlder> {
+    prove_root(reader, older.tree_size(), older.root_hash()).await
 }
 
-/// The root of the first `size` entries of the reader's tree, at least one: the last of them, hashed with all that stands
-/// to the left of it.
-pub(super) async fn root_of_first<T: TileSource>(reader: &Reader<T>, size: u64) -> Result<Hash, ReadError> {
-    let (mut index, mut last) = (size.saturating_sub(1), reader.checkpoint().tree_size().saturating_sub(1));
-    let (path, inclusion) = reader.inclusion_proof(index).await?;
-    let mut root = inclusion.leaf();
-    // The walk of RFC 9162 §2.1.3.2, without the siblings to the right.
-    for sibling in &path {
-        if index & 1 == 1 || index == last {
-            root = node_hash(sibling, &root);
-            while index & 1 == 0 && index != 0 {
-                index >>= 1;
-                last >>= 1;
-            }
-        }
-        index >>= 1;
-        last >>= 1;
-    }
-    Ok(root)
+/// The same for a tree that nobody signed.
+pub(super) async fn prove_root<T: TileSource>(reader: &Reader<T>, size: u64, root: Hash) -> Result<(), NotOlder> {
+    let proof = reader.consistency_proof(size).await.map_err(NotOlder::Failed)?;
+    let newer = reader.checkpoint();
+    verify_consistency(size, root, newer.tree_size(), newer.root_hash(), &proof).map_err(|_| NotOlder::Forked(proof))
 }

@@ -10,12 +10,12 @@ use fanlight_auditlog::tlog_proof::MAX_TLOG_PROOF_LEN;
 use fanlight_auditlog::{Hash, MAX_ENTRY_LEN, Reader, TileSource, VerifiedCheckpoint};
 use fanlight_protocol::bundle::{MAX_BUNDLE_LEN, ReceiptBundle};
 use fanlight_protocol::{Digest, UnixTime};
-use fanlight_verifier::monitor::{Ahead, AlertName, Expected, Observation, Promise};
+use fanlight_verifier::monitor::{Ahead, AlertName, Expected, MAX_AHEAD, Observation, Promise};
 
-use super::contradiction::{NotOlder, prove, root_of_first};
+use super::contradiction::{Compared, NotOlder, prove};
 use super::round::Round;
 use crate::outcome::chain;
-use crate::policy::{read_bounded, verify_log_signature};
+use crate::policy::read_bounded;
 use crate::source::Source;
 use crate::text;
 
@@ -26,12 +26,14 @@ const MAX_EXPECTED_FILES: usize = 65_536;
 type Held = (String, VerifiedCheckpoint);
 
 impl Round<'_> {
-    /// Reads what `--expect` names. Awaited entries become part of the state, to be looked for among the entries;
-    /// checkpoints are returned, to be compared once those are read.
-    pub(super) fn take_promises(&mut self) -> anyhow::Result<Vec<Held>> {
+    /// Reads what `--expect` names, as far as it is of the log of this origin. Awaited entries become part of the state, to
+    /// be looked for among the entries; checkpoints are returned, to be compared once those are read.
+    pub(super) fn take_promises(&mut self, origin: &str) -> Vec<Held> {
         let mut files = Vec::new();
         for path in &self.args.expect {
-            list_files(path, &mut files)?;
+            if let Err(error) = list_files(path, &mut files) {
+                self.seen.unusable.push((path.display().to_string(), format!("{error:#}")));
+            }
         }
         let mut held = Vec::new();
         // Bundles of one provider share checkpoints, of which each is compared once.
@@ -47,7 +49,7 @@ impl Round<'_> {
                 }
             };
             let since = self.now.min(modified(&path).unwrap_or(self.now));
-            for promise in promises {
+            for promise in Promise::of_origin(promises, origin) {
                 match promise {
                     Promise::Signed(checkpoint) => {
                         if known.insert((checkpoint.tree_size(), checkpoint.root_hash())) {
@@ -63,7 +65,7 @@ impl Round<'_> {
             }
         }
         self.state.expect(expected);
-        Ok(held)
+        held
     }
 
     fn promises_of(&self, path: &Path) -> anyhow::Result<Vec<Promise>> {
@@ -84,86 +86,112 @@ impl Round<'_> {
         }
     }
 
-    /// Compares the shown tree with everything that others hold.
-    pub(super) async fn compare_others<T: TileSource>(&mut self, reader: &Reader<T>, held: Vec<Held>) -> anyhow::Result<()> {
+    /// Compares the log's tree with everything that others hold.
+    pub(super) async fn compare_others<T: TileSource>(
+        &mut self,
+        shown: &VerifiedCheckpoint,
+        reader: &Reader<T>,
+        held: Vec<Held>,
+    ) {
         self.looked_for.extend([AlertName::CheckpointWithheld, AlertName::PromiseBroken]);
-        let size = reader.checkpoint().tree_size();
         // What was too large to compare before, first.
-        let (due, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.state.ahead).into_iter().partition(|(_, ahead)| size_of(&ahead.note) <= Some(size));
-        self.state.ahead = waiting;
-        for (label, ahead) in due {
-            match verify_log_signature(self.policy, ahead.note.as_bytes()) {
-                Ok(checkpoint) => self.compare(&label, checkpoint, None, reader).await?,
+        for (holder, ahead) in self.state.due(shown.tree_size()) {
+            match self.policy.verify_log_signature(ahead.note.as_bytes()) {
+                Ok(checkpoint) if checkpoint.origin() != shown.origin() => {}
+                Ok(checkpoint) => {
+                    let compared = self.compare_older(&holder, &checkpoint, reader).await;
+                    self.conclude(&holder, ahead, compared);
+                }
                 // The policy's key changed since.
-                Err(error) => self.seen.unusable.push((label, chain(&error))),
+                Err(error) => self.seen.unusable.push((holder, chain(&error))),
             }
         }
-        for (label, checkpoint) in held {
-            self.compare(&label, checkpoint, None, reader).await?;
+        for (holder, checkpoint) in held {
+            self.compare(&holder, &checkpoint, None, reader).await;
         }
-        let origin = reader.checkpoint().origin();
-        let monitored = Digest::of(origin.as_bytes());
-        let witnesses = self.args.witness_url.iter().map(|url| format!("{}/{monitored}", url.trim_end_matches('/')));
-        let views: Vec<String> = self.args.also.iter().cloned().chain(witnesses).collect();
-        for view in views {
-            let source = Source::open(&view)?;
-            if let Some(checkpoint) = self.fetch(&source, &view).await {
-                self.compare(&view, checkpoint, Some(&source), reader).await?;
+        for view in self.views(shown.origin()) {
+            if let Some(source) = self.open(&view, &view).await
+                && let Some(checkpoint) = self.fetch(&source, &view).await
+            {
+                self.compare(&view, &checkpoint, Some(&source), reader).await;
             }
         }
-        self.judge_waiting()
+        self.judge_waiting(shown);
     }
 
-    /// Compares a checkpoint that the log signed with the tree it shows here.
+    /// What the command line calls other views of the log.
+    pub(super) fn views(&self, origin: &str) -> Vec<String> {
+        let monitored = Digest::of(origin.as_bytes());
+        let witnesses = self.args.witness_url.iter().map(|url| format!("{}/{monitored}", url.trim_end_matches('/')));
+        self.args.also.iter().cloned().chain(witnesses).collect()
+    }
+
+    /// Compares a checkpoint that the log signed with the tree that was read here.
     async fn compare<T: TileSource>(
         &mut self,
-        label: &str,
-        theirs: VerifiedCheckpoint,
+        holder: &str,
+        theirs: &VerifiedCheckpoint,
         source: Option<&Source>,
         reader: &Reader<T>,
-    ) -> anyhow::Result<()> {
+    ) {
         let ours = reader.checkpoint();
+        let ahead = Ahead { note: theirs.note().to_owned(), since: self.now };
         if theirs.tree_size() <= ours.tree_size() {
-            if self.compare_older(label, &theirs, reader).await? {
-                self.seen.compared += 1;
-            }
-            return Ok(());
+            let compared = self.compare_older(holder, theirs, reader).await;
+            return self.conclude(holder, ahead, compared);
         }
         // A view with tiles can prove right away that the larger tree goes on from ours; a witness has none.
         if let Some(source) = source
             && let Ok(their_reader) = Reader::at(source, theirs.clone()).await
         {
-            match prove(&their_reader, ours.tree_size(), ours.root_hash()).await {
+            match prove(&their_reader, ours).await {
                 Ok(()) => self.seen.compared += 1,
-                Err(NotOlder::Forked(proof)) => {
-                    let root = root_of_first(&their_reader, ours.tree_size()).await.ok();
-                    let proof = root.map(|root| (root, proof.as_slice()));
-                    return self.observe_fork(label, ours, &theirs, proof);
-                }
+                Err(NotOlder::Forked(proof)) => return self.observe_fork(holder, ours, &their_reader, &proof).await,
                 // What is wrong with the view's tiles says nothing about the log.
                 Err(NotOlder::Failed(_)) => {}
             }
         }
-        let ahead = || Ahead { note: theirs.note().to_owned(), since: self.now };
-        self.state.ahead.entry(label.to_owned()).or_insert_with(ahead);
-        Ok(())
+        self.wait_for(holder, ahead);
+    }
+
+    fn conclude(&mut self, holder: &str, ahead: Ahead, compared: Compared) {
+        match compared {
+            Compared::Consistent => self.seen.compared += 1,
+            Compared::Forked => {}
+            // It may be the only trace of a fork.
+            Compared::Failed => self.wait_for(holder, ahead),
+        }
+    }
+
+    /// Keeps a checkpoint until it can be compared. `holder` is empty for what the log itself showed.
+    pub(super) fn wait_for(&mut self, holder: &str, ahead: Ahead) {
+        if !self.state.wait_for(holder, ahead) {
+            let detail = format!("more than {MAX_AHEAD} checkpoints wait to be compared");
+            self.observe(AlertName::StateFull, holder, detail);
+        }
     }
 
     /// Judges what has been waited for.
-    fn judge_waiting(&mut self) -> anyhow::Result<()> {
+    pub(super) fn judge_waiting(&mut self, shown: &VerifiedCheckpoint) {
         let max_delay = self.args.max_merge_delay.as_secs();
         let now = self.now.as_secs();
         let is_late = |since: UnixTime| now.saturating_sub(since.as_secs()) >= max_delay;
-        for (label, ahead) in self.state.ahead.clone() {
-            if !is_late(ahead.since) {
-                continue;
-            }
-            let theirs = size_of(&ahead.note).unwrap_or_default();
+        let is_withheld = |ahead: &&Ahead| ahead.tree_size() > shown.tree_size() && is_late(ahead.since);
+        let withheld: Vec<(String, Ahead)> = self
+            .state
+            .ahead()
+            .iter()
+            .filter_map(|(holder, waiting)| {
+                let largest = waiting.iter().filter(is_withheld).max_by_key(|ahead| ahead.tree_size())?;
+                Some((holder.clone(), largest.clone()))
+            })
+            .collect();
+        for (holder, ahead) in withheld {
+            let theirs = ahead.tree_size();
             let detail = format!("a checkpoint of {theirs} entries is known, and the log does not show as much");
-            let Some(shown) = self.state.checkpoint.clone() else { continue };
-            let evidence = self.evidence("rollback", &shown).checkpoint("held by others", ahead.note.as_bytes());
-            self.observe_proven(AlertName::CheckpointWithheld, &label, detail, &evidence)?;
+            let role = if holder.is_empty() { "seen before" } else { "held by others" };
+            let evidence = self.evidence("rollback", shown).checkpoint(role, ahead.note.as_bytes());
+            self.observe_proven(AlertName::CheckpointWithheld, &holder, detail, &evidence);
         }
         for (label, expected) in self.state.expected() {
             if expected.found.is_none() && is_late(expected.since) {
@@ -172,12 +200,7 @@ impl Round<'_> {
                 self.observations.push(Observation::of(AlertName::PromiseBroken, label, detail));
             }
         }
-        Ok(())
     }
-}
-
-fn size_of(note: &str) -> Option<u64> {
-    note.lines().nth(1)?.parse().ok()
 }
 
 fn modified(path: &Path) -> Option<UnixTime> {

@@ -59,7 +59,7 @@ impl Report<'_> {
         };
         let mut text = format!("{headline}\n");
         let line = &mut |name: &str, value: &dyn std::fmt::Display| push_line(&mut text, format_args!("{name:<12}{value}"));
-        let State { checkpoint, edge, ledger, alerts, ahead, .. } = self.state;
+        let State { checkpoint, edge, ledger, alerts, .. } = self.state;
         let expected = self.state.expected();
         line("log", &self.log());
         if let Some(checkpoint) = checkpoint {
@@ -69,7 +69,8 @@ impl Report<'_> {
         line("age", &self.age());
         let census = ledger.census();
         line("providers", &format_args!("{}, with {} receipts", ledger.n_providers(), census.receipts));
-        line("others", &format_args!("{} checkpoints compared, {} larger than the log shows", self.seen.compared, ahead.len()));
+        let n_ahead: usize = self.state.ahead().values().map(Vec::len).sum();
+        line("others", &format_args!("{} checkpoints compared, {} larger than the log shows", self.seen.compared, n_ahead));
         if !self.args.expect.is_empty() {
             let missing = expected.values().filter(|expected| expected.found.is_none()).count();
             line("expected", &format_args!("{} entries, {missing} of them not in the log yet", expected.len()));
@@ -104,7 +105,8 @@ impl Report<'_> {
     }
 
     fn fields(&self) -> Value {
-        let State { checkpoint, edge, ledger, alerts, ahead, last_success, .. } = self.state;
+        let State { checkpoint, edge, ledger, alerts, last_success, .. } = self.state;
+        let ahead = self.state.ahead().keys().map(|holder| if holder.is_empty() { &self.args.log } else { holder });
         let expected = self.state.expected();
         let census = ledger.census();
         let missing = expected.iter().filter(|(_, expected)| expected.found.is_none()).map(|(label, _)| label);
@@ -126,7 +128,7 @@ impl Report<'_> {
             },
             "providers": ledger.n_providers(),
             "compared": self.seen.compared,
-            "ahead": ahead.keys().collect::<Vec<_>>(),
+            "ahead": ahead.collect::<Vec<_>>(),
             "expected": { "entries": expected.len(), "missing": missing.collect::<Vec<_>>() },
             "unusable": unusable.collect::<Vec<_>>(),
             "alerts": alerts.open().into_iter().map(|alert| self.alert(alert)).collect::<Vec<_>>(),

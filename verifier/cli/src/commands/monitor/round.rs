@@ -1,6 +1,7 @@
 //! One look at a log: what it shows now, against everything that was seen before.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::pin::pin;
 
 use anyhow::bail;
@@ -10,16 +11,14 @@ use fanlight_auditlog::store::CHECKPOINT_KEY;
 use fanlight_auditlog::{Policy, Reader, TileSource, VerifiedCheckpoint, leaf_hash};
 use fanlight_protocol::UnixTime;
 use fanlight_protocol::time::CLOCK_TOLERANCE_SECS;
-use fanlight_verifier::history::Limits;
-use fanlight_verifier::monitor::{AlertName, Freshness, Observation, State};
+use fanlight_verifier::history::{Limits, Search};
+use fanlight_verifier::monitor::{Alert, AlertName, Freshness, MAX_OPEN, Observation, State};
 use futures_util::TryStreamExt as _;
 
 use super::args::MonitorArgs;
-use super::contradiction::{NotOlder, prove};
 use super::state_dir::StateDir;
 use crate::commands::progress_bar;
 use crate::outcome::chain;
-use crate::policy::verify_log_signature;
 use crate::source::Source;
 use crate::text;
 
@@ -37,6 +36,8 @@ pub(super) struct Round<'a> {
     pub(super) observations: Vec<Observation>,
     // Alerts whose cause was looked for, so that those not observed are over.
     pub(super) looked_for: BTreeSet<AlertName>,
+    // Views whose checkpoint was not read; of those nothing is known that could be over.
+    pub(super) unread: BTreeSet<String>,
     // The checkpoint that the log shows, once it is verified.
     pub(super) shown: Option<VerifiedCheckpoint>,
     pub(super) seen: Seen,
@@ -60,22 +61,41 @@ pub(super) struct Seen {
 impl Round<'_> {
     /// Looks at the log. What is wrong with it is observed; an error is a failure of this machine.
     pub(super) async fn look(&mut self) -> anyhow::Result<()> {
-        let unjudged_before = self.state.ledger.census().unjudged + self.state.alerts.n_dropped();
+        let unjudged_before = self.state.ledger.census().unjudged;
+        let dropped_before = self.state.alerts.n_dropped();
         self.check_clock();
+        self.unread.insert(String::new());
+        let origin = self.state.checkpoint.as_ref().map(|checkpoint| checkpoint.origin().to_owned());
+        self.unread.extend(origin.map(|origin| self.views(&origin)).unwrap_or_default());
         self.look_at_log().await?;
-        let unjudged = self.state.ledger.census().unjudged + self.state.alerts.n_dropped();
+        let unjudged = self.state.ledger.census().unjudged;
         if unjudged > unjudged_before {
-            let detail = format!("{unjudged} entries or alerts in all are not accounted for");
+            let detail = format!("{unjudged} entries in all were not judged");
             self.observations.push(Observation::of_log(AlertName::StateFull, detail));
         }
         self.looked_for.extend([AlertName::Unreadable, AlertName::ClockWrong]);
         let observations = std::mem::take(&mut self.observations);
-        self.state.alerts.settle(observations, &self.looked_for, self.now);
+        let Self { looked_for, unread, .. } = self;
+        let of_view = |alert: &Alert| matches!(alert.name, AlertName::BadSignature | AlertName::Unreadable);
+        let is_looked_for =
+            |alert: &Alert| looked_for.contains(&alert.name) && !(of_view(alert) && unread.contains(&alert.subject));
+        self.state.alerts.settle(observations, is_looked_for, self.now);
+        // Only now is it known.
+        if self.state.alerts.n_dropped() > dropped_before {
+            let detail = format!("more than {MAX_OPEN} alerts of one severity are open, and those that are new are not listed");
+            self.state.alerts.observe(Observation::of_log(AlertName::StateFull, detail), self.now);
+        }
         self.state.last_run = self.now;
+        let last_success = self.state.last_success;
         if self.seen.complete && self.seen.unusable.is_empty() {
             self.state.last_success = Some(self.now);
         }
-        self.dir.save(self.state)
+        // What was found is told in any case; what is not saved is found again.
+        if let Err(error) = self.dir.save(self.state) {
+            self.state.last_success = last_success;
+            self.seen.unusable.push((self.args.state.display().to_string(), format!("{error:#}")));
+        }
+        Ok(())
     }
 
     pub(super) fn observe(&mut self, name: AlertName, subject: &str, detail: impl Into<String>) {
@@ -91,36 +111,45 @@ impl Round<'_> {
     }
 
     async fn look_at_log(&mut self) -> anyhow::Result<()> {
-        let source = Source::open(&self.args.log)?;
+        let args = self.args;
+        let Some(source) = self.open(&args.log, "").await else { return Ok(()) };
         let Some(shown) = self.fetch(&source, "").await else { return Ok(()) };
         self.shown = Some(shown.clone());
         self.looked_for.extend([AlertName::Rollback, AlertName::Stale]);
         self.check_age(&shown);
-        if !self.follows(&shown)? {
-            return Ok(());
-        }
+        let Some(reader) = self.tree_to_read(&source, &shown).await else { return Ok(()) };
         self.looked_for.insert(AlertName::Damaged);
-        let reader = match Reader::at(&source, shown.clone()).await {
-            Ok(reader) => reader,
-            Err(error) => return self.observe_failure(&error).await,
-        };
         if !self.goes_on(&reader).await? {
             return Ok(());
         }
-        self.state.checkpoint = Some(shown);
-        let awaited = self.take_promises()?;
+        self.state.checkpoint = Some(reader.checkpoint().clone());
+        let held = self.take_promises(shown.origin());
         if let Err(error) = self.read_new(&reader).await? {
-            return self.observe_failure(&error).await;
+            self.observe_failure(&error).await;
+            return Ok(());
         }
         if let Err(error) = self.look_back(&reader).await {
-            return self.observe_failure(&error).await;
+            self.observe_failure(&error).await;
+            return Ok(());
         }
         self.seen.complete = true;
-        self.compare_others(&reader, awaited).await?;
+        self.compare_others(&shown, &reader, held).await;
         let standing = self.state.standing(self.args.gap_grace.as_secs(), self.now);
         self.observations.extend(standing);
         self.looked_for.extend(State::standing_names());
         Ok(())
+    }
+
+    /// Opens a view of the log. One that is not there now may be the next time, like a disk that is mounted late, or a
+    /// machine's role that is told late.
+    pub(super) async fn open(&mut self, view: &str, subject: &str) -> Option<Source> {
+        match self.args.stores.open(view).await {
+            Ok(source) => Some(source),
+            Err(error) => {
+                self.observe(AlertName::Unreadable, subject, format!("{error:#}"));
+                None
+            }
+        }
     }
 
     /// Fetches and verifies a checkpoint of the log; `subject` is the view that shows it, empty for the log itself.
@@ -136,6 +165,7 @@ impl Round<'_> {
                 return None;
             }
         };
+        self.unread.remove(subject);
         self.looked_for.insert(AlertName::BadSignature);
         if subject.is_empty() {
             self.looked_for.insert(AlertName::QuorumLost);
@@ -144,7 +174,7 @@ impl Round<'_> {
             Ok(checkpoint) => Some(checkpoint),
             Err(violation) => {
                 // What the log signed binds it, whoever witnessed it.
-                let signed = verify_log_signature(self.policy, &note).ok();
+                let signed = self.policy.verify_log_signature(&note).ok();
                 let no_quorum = matches!(violation, PolicyViolation::NoQuorum);
                 match (no_quorum, subject.is_empty()) {
                     (true, true) => self.observe(AlertName::QuorumLost, subject, violation.to_string()),
@@ -185,43 +215,6 @@ impl Round<'_> {
         }
     }
 
-    /// Whether the shown checkpoint can go on from the one seen last, by what is in both.
-    fn follows(&mut self, shown: &VerifiedCheckpoint) -> anyhow::Result<bool> {
-        let Some(seen) = self.state.checkpoint.clone() else { return Ok(true) };
-        let (old_size, new_size) = (seen.tree_size(), shown.tree_size());
-        if new_size < old_size {
-            let detail = format!("the log showed {old_size} entries before and shows {new_size} now");
-            let evidence = self.evidence("rollback", shown).checkpoint("seen before", seen.note().as_bytes());
-            self.observe_proven(AlertName::Rollback, "", detail, &evidence)?;
-            return Ok(false);
-        }
-        if new_size == old_size && shown.root_hash() != seen.root_hash() {
-            self.observe_fork("", &seen, shown, None)?;
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// Whether the shown tree goes on from the checkpoint seen last, and from the entries read so far.
-    async fn goes_on<T: TileSource>(&mut self, reader: &Reader<T>) -> anyhow::Result<bool> {
-        let Some(seen) = self.state.checkpoint.clone() else { return Ok(true) };
-        if !self.compare_older("", &seen, reader).await? {
-            return Ok(false);
-        }
-        let (size, root) = (self.state.edge.size(), self.state.edge.root());
-        if size == seen.tree_size() {
-            return Ok(true);
-        }
-        match prove(reader, size, root).await {
-            Ok(()) => Ok(true),
-            Err(NotOlder::Failed(error)) => {
-                self.observe_failure(&error).await?;
-                Ok(false)
-            }
-            Err(NotOlder::Forked(_)) => bail!("the state contradicts the checkpoint in it: restore it from a backup"),
-        }
-    }
-
     /// Reads what is new. The outer error is of this machine, the inner one of the log.
     async fn read_new<T: TileSource>(&mut self, reader: &Reader<T>) -> anyhow::Result<Result<(), ReadError>> {
         let (start, size) = (self.state.edge.size(), reader.checkpoint().tree_size());
@@ -233,7 +226,8 @@ impl Round<'_> {
                     self.state.take(&entry, &Limits::BOUNDED, self.now);
                     bar.set_position(index + 1 - start);
                     if (index + 1).is_multiple_of(SAVE_EVERY) {
-                        self.dir.save(self.state)?;
+                        // One that fails is told at the end, if that fails as well.
+                        self.dir.save(self.state).ok();
                     }
                 }
                 Ok(None) => break Ok(()),
@@ -242,6 +236,7 @@ impl Round<'_> {
         };
         bar.finish_and_clear();
         self.seen.new_entries = self.state.edge.size() - start;
+        self.state.searched_from(start);
         // Each entry was checked against the tree and the tree against what was seen, so this is one check too many.
         if read.is_ok() && self.state.edge.root() != reader.checkpoint().root_hash() {
             bail!("the entries do not lead to the checkpoint's root although each belongs to it: this is a defect here");
@@ -251,28 +246,53 @@ impl Round<'_> {
 
     /// Reads again what is no longer remembered, if anything asks for it.
     async fn look_back<T: TileSource>(&mut self, reader: &Reader<T>) -> Result<(), ReadError> {
-        let mut search = self.state.search();
         // What was read in earlier runs was never compared with what is expected since then.
-        let search_expected = self.state.is_unsearched();
+        let mut search_expected = self.state.is_unsearched();
         let before = self.state.edge.size() - self.seen.new_entries;
-        let end = search.range().end.max(if search_expected { before } else { 0 });
-        if end > 0 {
-            let bar = progress_bar(end);
-            let mut entries = pin!(reader.entries(0..end));
-            while let Some((index, entry)) = entries.try_next().await? {
-                search.take(index, &entry, &self.state.ledger);
-                if search_expected {
-                    self.state.find(leaf_hash(&entry), index);
-                }
-                bar.set_position(index);
-                if search.is_done() && (!search_expected || self.state.is_all_found()) {
-                    break;
-                }
+        let mut is_first = true;
+        loop {
+            let mut search = self.state.search();
+            let mut range = search.range();
+            // What cannot wait takes the rest along.
+            if search_expected {
+                range = 0..range.end.max(before);
+            } else if is_first && !self.state.may_search(&range, self.now) {
+                return Ok(());
             }
-            bar.finish_and_clear();
+            if range.is_empty() {
+                break;
+            }
+            self.state.note_search(&range, self.now);
+            self.read_again(reader, range, &mut search, search_expected).await?;
+            // Who is found again may raise new questions, once.
+            self.state.conclude(search, &Limits::BOUNDED, self.now);
+            (search_expected, is_first) = (false, false);
         }
-        self.state.conclude(search, self.now);
         self.state.searched();
+        Ok(())
+    }
+
+    async fn read_again<T: TileSource>(
+        &mut self,
+        reader: &Reader<T>,
+        range: Range<u64>,
+        search: &mut Search,
+        search_expected: bool,
+    ) -> Result<(), ReadError> {
+        let start = range.start;
+        let bar = progress_bar(range.end - start);
+        let mut entries = pin!(reader.entries(range));
+        while let Some((index, entry)) = entries.try_next().await? {
+            search.take(index, &entry, &self.state.ledger);
+            if search_expected {
+                self.state.find(leaf_hash(&entry), index);
+            }
+            bar.set_position(index - start);
+            if search.is_done() && (!search_expected || self.state.is_all_found()) {
+                break;
+            }
+        }
+        bar.finish_and_clear();
         Ok(())
     }
 }

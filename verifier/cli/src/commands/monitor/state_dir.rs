@@ -3,11 +3,11 @@
 //! ```text
 //! state            what is remembered; replaced as a whole
 //! lock             held with flock(2) by the one monitor
-//! evidence/        what proves that the log misbehaved, for good
+//! evidence/fork/   what proves that the log misbehaved, for good; by what was found
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -15,6 +15,7 @@ use fanlight_auditlog::Policy;
 use fanlight_protocol::UnixTime;
 use fanlight_verifier::monitor::{MAX_STATE_LEN, State};
 
+use crate::durable;
 use crate::evidence::Evidence;
 use crate::policy::read_bounded;
 
@@ -22,8 +23,12 @@ const STATE_FILE: &str = "state";
 const LOCK_FILE: &str = "lock";
 const EVIDENCE_DIR: &str = "evidence";
 
-/// Evidence files that are kept. A log that earns more of them has been found out long ago.
+/// Evidence files that are kept of one finding, except of forks. Who can damage a log as it is read can do so at every
+/// look.
 const MAX_EVIDENCE_FILES: usize = 256;
+
+/// The finding that the log signed contradictions.
+const FORK: &str = "fork";
 
 /// An open state directory; no other monitor has it open.
 #[derive(Debug)]
@@ -31,15 +36,6 @@ pub(super) struct StateDir {
     path: PathBuf,
     // The flock lasts until this is dropped, or the process is killed.
     _lock: File,
-}
-
-/// Where a replacement can be interrupted. A file is the old or the new one at each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Created,
-    Written,
-    Synced,
-    Renamed,
 }
 
 impl StateDir {
@@ -85,67 +81,36 @@ impl StateDir {
     pub(super) fn save(&self, state: &State) -> anyhow::Result<()> {
         let bytes = state.to_bytes()?;
         let path = self.path.join(STATE_FILE);
-        replace(&path, &bytes, |_| Ok(())).with_context(|| format!("{} was not written", path.display()))
+        durable::replace(&path, &bytes).with_context(|| format!("{} was not written", path.display()))
     }
 
-    /// Keeps what proves an alert, each evidence once. Returns the file's path, or nothing when there is too much of it.
+    /// Keeps what proves an alert, each evidence once. Returns the file's path, or nothing when there is too much of its
+    /// kind.
     pub(super) fn keep_evidence(&self, evidence: &Evidence, error: &str, now: UnixTime) -> anyhow::Result<Option<String>> {
-        let directory = self.path.join(EVIDENCE_DIR);
-        let what = || format!("evidence was not written to {}", directory.display());
-        if fs::read_dir(&directory).with_context(what)?.count() >= MAX_EVIDENCE_FILES {
-            return Ok(None);
-        }
-        let path = evidence.write(&directory, error, now).with_context(what)?;
-        Ok(Some(path.display().to_string()))
+        let directory = self.path.join(EVIDENCE_DIR).join(evidence.finding());
+        let keep = || {
+            if !directory.exists() {
+                fs::create_dir(&directory)?;
+                durable::sync_directory_of(&directory)?;
+            }
+            // The log signed each fork, so that there is no end of them only if it wants to be found out.
+            if evidence.finding() != FORK
+                && fs::read_dir(&directory)?.count() >= MAX_EVIDENCE_FILES
+                && !evidence.is_in(&directory, error, now)
+            {
+                return Ok(None);
+            }
+            evidence.write(&directory, error, now).map(Some)
+        };
+        let path: io::Result<Option<PathBuf>> = keep();
+        let path = path.with_context(|| format!("evidence was not written to {}", directory.display()))?;
+        Ok(path.map(|path| path.display().to_string()))
     }
-}
-
-/// Writes a file that readers see as a whole, the old one or this: for who collects metrics.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    replace(path, bytes, |_| Ok(())).with_context(|| format!("{} was not written", path.display()))
-}
-
-/// Writes beside the file, syncs, renames over it, and syncs the directory. `step` hears of every point at which a
-/// crash leaves another picture.
-fn replace(path: &Path, bytes: &[u8], mut step: impl FnMut(Step) -> io::Result<()>) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    // One writer by the lock, so a file that a crash left here is nobody's, and is written over. Collectors of metrics
-    // take files that end in `.prom`, which this does not.
-    let mut tmp_name = name.to_owned();
-    tmp_name.push(".tmp");
-    let tmp = directory.join(tmp_name);
-    let mut file = File::create(&tmp)?;
-    step(Step::Created)?;
-    file.write_all(bytes)?;
-    step(Step::Written)?;
-    file.sync_all()?;
-    step(Step::Synced)?;
-    fs::rename(&tmp, path)?;
-    step(Step::Renamed)?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_crash_at_any_step_leaves_the_old_or_the_new_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state");
-        replace(&path, b"old", |_| Ok(())).unwrap();
-        let steps = [Step::Created, Step::Written, Step::Synced, Step::Renamed];
-        for crash_at in steps {
-            let stopped = replace(&path, b"new", |step| if step == crash_at { Err(ErrorKind::Other.into()) } else { Ok(()) });
-            stopped.unwrap_err();
-            let expected: &[u8] = if crash_at == Step::Renamed { b"new" } else { b"old" };
-            assert_eq!(fs::read(&path).unwrap(), expected, "{crash_at:?}");
-            // What was left over is in nobody's way.
-            replace(&path, b"old", |_| Ok(())).unwrap();
-            assert_eq!(fs::read(&path).unwrap(), b"old");
-        }
-    }
 
     #[test]
     fn one_monitor_at_a_time() {
@@ -158,19 +123,25 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_kept_once_and_not_without_end() {
+    fn evidence_is_kept_once_and_not_without_end_except_of_forks() {
         const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        let keep = |n: usize| {
-            let evidence = Evidence::new("fork", "log").of_log("log.example", n as u64);
-            state.keep_evidence(&evidence, "it forked", NOW).unwrap()
+        let keep = |finding, n: usize| {
+            let evidence = Evidence::new(finding, "log").of_log("log.example", n as u64);
+            state.keep_evidence(&evidence, "it is so", NOW).unwrap()
         };
-        let first = keep(0).unwrap();
-        assert_eq!(keep(0).as_ref(), Some(&first));
+        let first = keep("damage", 0).unwrap();
+        assert_eq!(keep("damage", 0).as_ref(), Some(&first));
         for n in 1..MAX_EVIDENCE_FILES {
-            assert!(keep(n).is_some(), "{n}");
+            assert!(keep("damage", n).is_some(), "{n}");
         }
-        assert_eq!(keep(MAX_EVIDENCE_FILES), None);
+        assert_eq!(keep("damage", MAX_EVIDENCE_FILES), None);
+        // What is kept is still named, and what is worse is kept whatever else there is.
+        assert_eq!(keep("damage", 0).as_ref(), Some(&first));
+        assert!(keep("rollback", 0).is_some());
+        for n in 0..=MAX_EVIDENCE_FILES {
+            assert!(keep(FORK, n).is_some(), "{n}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use fanlight_protocol::UnixTime;
 use fanlight_verifier::monitor::{AlertName, State};
 
 use super::report::Report;
@@ -13,9 +14,9 @@ pub(super) fn metrics(report: &Report<'_>) -> String {
     let State { ledger, edge, checkpoint, last_run, last_success, .. } = report.state;
     out.gauge("up", "Whether the last run could check everything", u64::from(report.complete()));
     out.gauge("last_run_timestamp_seconds", "When the last run began", last_run.as_secs());
-    if let Some(success) = last_success {
-        out.gauge("last_success_timestamp_seconds", "When the last run began that could check everything", success.as_secs());
-    }
+    // Zero where there was none: a rule on its age must see a monitor that never could.
+    let success = last_success.map_or(0, UnixTime::as_secs);
+    out.gauge("last_success_timestamp_seconds", "When the last run began that could check everything", success);
     out.family("run_duration_seconds", "How long the last run took", &[("", millis(report.duration_millis))]);
     if let Some(checkpoint) = checkpoint {
         out.gauge("tree_size", "Entries in the log by the latest checkpoint", checkpoint.tree_size());

@@ -21,6 +21,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout};
 
 use crate::commands::witness::metrics::{Metrics, outcome};
@@ -137,19 +138,11 @@ async fn add_checkpoint(State(server): State<Arc<Server>>, body: Body) -> Respon
         }
     };
     let start = Instant::now();
-    let place = Arc::clone(&server.places).acquire_owned().await.expect("the semaphore is never closed");
-    // A task of its own goes on when the client goes away, as the record's safety demands.
-    let task = tokio::spawn({
-        let (server, clock) = (Arc::clone(&server), server.clock);
-        async move {
-            let result = server.noted(server.state.add_checkpoint(&request, || clock().as_secs()).await);
-            drop(place);
-            result
-        }
-    });
-    let Ok(result) = task.await else {
-        return (StatusCode::INTERNAL_SERVER_ERROR, "the witness failed\n").into_response();
+    let answering = {
+        let server = Arc::clone(&server);
+        async move { server.state.add_checkpoint(&request, || (server.clock)().as_secs()).await }
     };
+    let Ok(result) = to_its_end(&server, answering).await else { return failed() };
     server.metrics.count(result.as_ref().map_or_else(outcome, |_| "cosigned"), start.elapsed());
     match result {
         Ok(lines) => {
@@ -158,6 +151,25 @@ async fn add_checkpoint(State(server): State<Arc<Server>>, body: Body) -> Respon
         }
         Err(error) => respond(Answer::from(&error)),
     }
+}
+
+/// Runs in a task of its own, which goes on when the client goes away, as the record's safety demands.
+async fn to_its_end<T: Send + 'static>(
+    server: &Arc<Server>,
+    answering: impl Future<Output = Result<T, AnswerError>> + Send + 'static,
+) -> Result<Result<T, AnswerError>, JoinError> {
+    let server = Arc::clone(server);
+    let place = Arc::clone(&server.places).acquire_owned().await.expect("the semaphore is never closed");
+    let task = tokio::spawn(async move {
+        let result = server.noted(answering.await);
+        drop(place);
+        result
+    });
+    task.await
+}
+
+fn failed() -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, "the witness failed\n").into_response()
 }
 
 /// A request longer than [`MAX_REQUEST_LEN`].
@@ -181,10 +193,15 @@ async fn receive(body: Body) -> Result<Vec<u8>, TooLong> {
 
 async fn checkpoint(State(server): State<Arc<Server>>, Path(origin_hash): Path<String>) -> Response {
     const EVERYONE: (HeaderName, &str) = (ACCESS_CONTROL_ALLOW_ORIGIN, "*");
-    let answer = match server.noted(server.state.checkpoint(&origin_hash).await) {
-        Ok(Some(note)) => respond(Answer::ok(note)),
-        Ok(None) => (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "never cosigned\n").into_response(),
-        Err(error) => respond(Answer::from(&error)),
+    let answering = {
+        let server = Arc::clone(&server);
+        async move { server.state.checkpoint(&origin_hash).await }
+    };
+    let answer = match to_its_end(&server, answering).await {
+        Ok(Ok(Some(note))) => respond(Answer::ok(note)),
+        Ok(Ok(None)) => (StatusCode::NOT_FOUND, [(CACHE_CONTROL, "no-store")], "never cosigned\n").into_response(),
+        Ok(Err(error)) => respond(Answer::from(&error)),
+        Err(_) => failed(),
     };
     ([EVERYONE], answer).into_response()
 }
