@@ -102,7 +102,7 @@ impl PaceArgs {
 
 #[derive(Debug, clap::Args)]
 struct StoreArgs {
-    /// Where the log is: a directory, or a bucket as in `s3://bucket/prefix`.
+    /// Where the log is: a directory on a local file system, or a bucket as in `s3://bucket/prefix`.
     store: Location,
     /// Private key of the log [default: private/key in the directory; a log in a bucket needs one].
     #[arg(long, value_name = "FILE")]
@@ -110,7 +110,7 @@ struct StoreArgs {
     /// S3 server, where it is not AWS [default: `AWS_ENDPOINT_URL`].
     #[arg(long, value_name = "URL")]
     endpoint_url: Option<String>,
-    /// Directory for the index of a log in a bucket, which makes appending idempotent and can be built anew [default: below
+    /// Directory for the index of a log in a bucket, which makes appending idempotent; keep it, for building it anew reads the whole log's tiles [default: below
     /// the user's directory for caches].
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,

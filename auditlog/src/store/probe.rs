@@ -7,6 +7,11 @@ use crate::store::{Lock, LockToken, Locked, ObjectStore, PutNew, StoreError, Swa
 /// An object that stays, so that any number of sequencers can start at the same time and find the same.
 const PROBE_KEY: &str = "private/probe";
 
+/// Swapped at every start.
+const SWAP_KEY: &str = "private/probe-swap";
+
+const SWAP_ATTEMPTS: usize = 4;
+
 /// Checks that a store honours its preconditions, without which two writers could fork the log: some object stores
 /// accept conditional writes and ignore the condition.
 pub(crate) async fn probe(store: &(impl ObjectStore + Lock), locked: &Locked) -> Result<(), ProbeError> {
@@ -20,11 +25,7 @@ pub(crate) async fn probe(store: &(impl ObjectStore + Lock), locked: &Locked) ->
     if !honoured {
         return Err(ProbeError::PutNewIgnored);
     }
-    // In place of itself: whoever else starts at the same time finds the same.
-    let current = Bytes::from_static(if found[1] == PutNew::ExistsSame { b"b" } else { b"a" });
-    if !store.put_over(PROBE_KEY, Some(&current), current.clone()).await? {
-        return Err(ProbeError::SwapRefused);
-    }
+    swap_holds(store).await?;
     // The same value goes in, so a store that wrongly takes it has done no harm.
     let stale = LockToken(Bytes::from_static(b"stale"));
     match store.swap(&stale, locked.bytes.clone()).await {
@@ -32,6 +33,27 @@ pub(crate) async fn probe(store: &(impl ObjectStore + Lock), locked: &Locked) ->
         Swap::Swapped(_) => Err(ProbeError::SwapIgnored),
         Swap::Unknown(error) => Err(error.into()),
     }
+}
+
+/// Checks that a conditional write goes through whose condition holds.
+async fn swap_holds(store: &impl ObjectStore) -> Result<(), ProbeError> {
+    for _ in 0..SWAP_ATTEMPTS {
+        let before = store.get(SWAP_KEY).await?;
+        // Another value each time, so that one that was refused is not mistaken for one that was written.
+        let after = Bytes::from_static(if before.as_ref().is_some_and(|value| value == "a") { b"b" } else { b"a" });
+        if store.put_over(SWAP_KEY, before.as_ref(), after).await? {
+            if before.is_some() {
+                return Ok(());
+            }
+            // That was a creation; the next one is a swap.
+            continue;
+        }
+        if store.get(SWAP_KEY).await? == before {
+            return Err(ProbeError::SwapRefused);
+        }
+    }
+    // Others that start at the same time were faster each time: their writes went through.
+    Ok(())
 }
 
 /// Why a store is not fit to hold a log.
